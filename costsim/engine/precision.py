@@ -1,0 +1,38 @@
+"""Data types of a deployment: weights, activations and KV cache, each on its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from costsim.models.architecture import Quantisation
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Data types (keys of `costsim.dtypes.BYTES_PER_ELEMENT`).
+
+    Args:
+        attention, ffn, experts, head: weights by part.
+        activation: GEMM inputs of quantised parts.
+        kv: KV cache.
+        communication: elements sent in collectives and expert dispatch.
+    """
+
+    attention: str = "bf16"
+    ffn: str = "bf16"
+    experts: str = "bf16"
+    head: str = "bf16"
+    activation: str = "bf16"
+    kv: str = "bf16"
+    communication: str = "bf16"
+
+    @classmethod
+    def of_checkpoint(cls, quantisation: Quantisation) -> Precision:
+        """Return the precision a checkpoint is served in as it is."""
+        q = quantisation
+        return cls(q.attention, q.ffn, q.experts, q.head, q.activation, q.kv)
+
+    @classmethod
+    def uniform(cls, weights: str, activation: str = "", kv: str = "bf16") -> Precision:
+        """Return one data type for all weights but the head, which stays bf16."""
+        return cls(weights, weights, weights, "bf16", activation or weights, kv)

@@ -1,0 +1,85 @@
+"""What an inference engine adds to the kernels: its flags, overheads and reserves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """Draft-and-verify decoding.
+
+    Args:
+        method: ``mtp``, ``eagle`` or ``draft_model``.
+        draft_tokens: γ, tokens drafted per verify step.
+        acceptance: α, probability that a drafted token is accepted.
+        draft_model: name of the draft model for ``draft_model``.
+    """
+
+    method: str
+    draft_tokens: int
+    acceptance: float
+    draft_model: str = ""
+
+
+@dataclass(frozen=True)
+class Routing:
+    """How tokens spread over experts.
+
+    Args:
+        kind: ``uniform``, ``power_law`` (p_i ∝ i^-alpha) or ``measured``.
+        alpha: exponent of the power law.
+        counts: measured tokens per expert.
+        replicated_experts: extra copies of the hottest experts, over the whole layer.
+    """
+
+    kind: str = "uniform"
+    alpha: float = 0.0
+    counts: tuple[float, ...] = ()
+    replicated_experts: int = 0
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """Flags and overheads of an engine; the presets are TOML files in ``engine/presets``.
+
+    Args:
+        name, version: engine and the version the figures belong to.
+        host_step_s: host time of one step that is not hidden behind the accelerator.
+        host_request_s: the same per running request and step.
+        cuda_graphs: decode steps replay captured graphs; else every kernel is launched.
+        chunked_prefill: prefill chunks share steps with decodes.
+        max_num_batched_tokens: token budget of a step.
+        max_num_seqs: requests that run at once, per data-parallel rank.
+        memory_utilization: share of the memory the engine may use.
+        reserve_bytes: workspace, graphs and communication buffers per accelerator.
+        kv_block_tokens: tokens per KV block.
+        overlap_communication: share of all-to-all and all-reduce time hidden behind compute.
+        prefix_hit_share: share of prompt tokens found in the prefix cache.
+        prefill_interference: extra decode time per unit of prefill time in mixed steps.
+        speculation: draft-and-verify decoding, None for none.
+        routing: expert load.
+        lora_rank, lora_adapters: adapters active in a batch; 0 for none.
+        weight_offload_share, kv_offload_share: kept in host memory.
+    """
+
+    name: str = "generic"
+    version: str = ""
+    host_step_s: float = 0.0
+    host_request_s: float = 0.0
+    cuda_graphs: bool = True
+    chunked_prefill: bool = True
+    max_num_batched_tokens: int = 8192
+    max_num_seqs: int = 1024
+    memory_utilization: float = 0.9
+    reserve_bytes: float = 0.0
+    kv_block_tokens: int = 16
+    overlap_communication: float = 0.0
+    prefix_hit_share: float = 0.0
+    prefill_interference: float = 0.0
+    speculation: Speculation | None = None
+    routing: Routing = field(default_factory=Routing)
+    lora_rank: int = 0
+    lora_adapters: int = 0
+    weight_offload_share: float = 0.0
+    kv_offload_share: float = 0.0
