@@ -27,6 +27,7 @@ class Attention:
         k_is_v: one projection serves as both keys and values.
         cross: attends to encoder states and not to the text.
         output_lora_rank, output_groups: low-rank grouped output projection, 0 for none.
+        shares_index: reads the tokens an earlier layer's indexer chose and has no indexer.
     """
 
     kind: str
@@ -52,6 +53,7 @@ class Attention:
     cross: bool = False
     output_lora_rank: int = 0
     output_groups: int = 0
+    shares_index: bool = False
 
 
 @dataclass(frozen=True)
