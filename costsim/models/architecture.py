@@ -192,7 +192,7 @@ class Model:
         extra_parameters: weights outside layers, embedding and head (final norm …).
         hyper_connections: parallel residual streams (1: a plain residual).
         ignored: what the config has and this description leaves out, one line each.
-        provenance: ``published``, ``unverified`` or ``rumoured``.
+        provenance: ``published``, ``unverified``, ``rumoured`` or ``hypothetical`` (a variant).
         source: where the description comes from.
         released: ISO date.
     """
