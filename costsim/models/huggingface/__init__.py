@@ -1,0 +1,151 @@
+"""Import of Hugging Face ``config.json``: one reader per family, chosen by ``model_type``.
+
+What a config has and the description leaves out stands in ``Model.ignored``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from costsim.errors import InputError, unknown_name
+from costsim.loading import read_json
+from costsim.models.architecture import Encoder, Model
+from costsim.models.huggingface import deepseek, gemma, hybrid, others, vision
+from costsim.models.huggingface.config import Config
+from costsim.models.huggingface.decoder import TRAITS, Traits, read_decoder
+from costsim.models.huggingface.quantisation import read_quantisation
+
+Reader = Callable[[Config], Model]
+
+READERS: dict[str, Reader] = {
+    **dict.fromkeys(TRAITS, read_decoder),
+    **dict.fromkeys(("deepseek_v2", "deepseek_v3", "kimi_k2"), deepseek.read_mla),
+    **dict.fromkeys(("deepseek_v32", "glm_moe_dsa"), deepseek.read_dsa),
+    **dict.fromkeys(("deepseek_v4", "deepseek_ref"), deepseek.read_v4),
+    **dict.fromkeys(
+        ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), hybrid.read_qwen_hybrid
+    ),
+    "nemotron_h": hybrid.read_nemotron_h,
+    "kimi_linear": hybrid.read_kimi_linear,
+    **dict.fromkeys(("bamba", "granitemoehybrid"), hybrid.read_mamba_attention),
+    **dict.fromkeys(("minimax", "minimax_text_01"), hybrid.read_minimax_text),
+    "gemma4_text": gemma.read_gemma4,
+    "llama4_text": others.read_llama4,
+    "dbrx": others.read_dbrx,
+    **dict.fromkeys(("grok-1", "grok_1"), others.read_grok),
+    **dict.fromkeys(("falcon", "RefinedWeb", "RefinedWebModel"), others.read_falcon),
+    "opt": others.read_opt,
+    "gpt2": others.read_gpt2,
+    "nemotron-nas": others.read_nas,
+    **dict.fromkeys(("minimax_m3", "minimax_m3_vl_text"), others.read_minimax_m3),
+}
+# the decoder's type where a multimodal config does not repeat it under text_config
+_TEXT_TYPES = {"minimax_m3_vl": "minimax_m3", "gemma3": "gemma3_text", "llama4": "llama4_text"}
+_COMMON = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+
+
+def read_config(path: Path | str) -> Model:
+    """Return the model of a ``config.json``.
+
+    A ``hf_quant_config.json`` beside it (or ``NAME_hf_quant_config.json`` beside
+    ``NAME_config.json``) is read too.
+
+    Raises:
+        InputError: the file is malformed, lacks a key, or is of a family that cannot be read.
+    """
+    path = Path(path)
+    beside = path.with_name(path.name.replace("config.json", "hf_quant_config.json"))
+    extra = None
+    if beside != path and beside.is_file():
+        extra = (read_json(beside) or {}).get("quantization")
+    name = path.parent.name if path.name == "config.json" else path.stem.removesuffix("_config")
+    return read_table(read_json(path), name, str(path), extra)
+
+
+def read_table(
+    table: Any, name: str = "model", where: str = "config", quant: dict[str, Any] | None = None
+) -> Model:
+    """Return the model of the table that a ``config.json`` holds.
+
+    Args:
+        table: the parsed file.
+        name: of the model.
+        where: named in errors.
+        quant: the table ``quantization`` of a ``hf_quant_config.json``.
+    """
+    whole = Config(table, where)
+    text = next(
+        (s for s in map(whole.section, ("text_config", "llm_config", "language_config")) if s),
+        whole,
+    )
+    kind = text.text("model_type") or whole.text("model_type")
+    kind = _TEXT_TYPES.get(kind, kind)
+    if text is whole and whole.text("model_type") in _TEXT_TYPES:
+        kind = _TEXT_TYPES[whole.text("model_type")]
+    model = _reader(kind, text)(text)
+    if text is not whole:
+        model = _outer_keys(whole, text, model)
+    layers = sum(each.count for each in model.layers)
+    holder = whole if whole.has("quantization_config") else text
+    types, notes = read_quantisation(holder, quant, layers)
+    whole.ignored.extend(notes)
+    for each in (whole, text):
+        each.value("torch_dtype", "dtype", "quantization_config", "expert_dtype")
+    return replace(
+        model, name=name, title=name, family=kind, quantisation=types,
+        encoders=_encoders(whole, kind, model.hidden_size), source=f"config.json ({where})",
+        ignored=whole.left_out(),
+    )
+
+
+def _outer_keys(whole: Config, text: Config, model: Model) -> Model:
+    """Return the model with what a multimodal config says outside its decoder's table."""
+    tied = model.tied_embeddings
+    if whole.has("tie_word_embeddings") and not text.has("tie_word_embeddings"):
+        tied = whole.flag("tie_word_embeddings")
+    whole.value("tie_word_embeddings")
+    return replace(model, tied_embeddings=tied)
+
+
+def _reader(kind: str, c: Config) -> Reader:
+    if kind in READERS:
+        return READERS[kind]
+    missing = [key for key in _COMMON if not c.has(key)]
+    if not missing:
+        c.ignore(f"model_type {kind!r} is not known: read as a decoder like Llama")
+        return lambda config: read_decoder(config, Traits())
+    error = unknown_name("model_type", kind, READERS)
+    raise InputError(f"{c.where}: {error}; and the common keys {', '.join(missing)} are missing")
+
+
+def _encoders(whole: Config, kind: str, hidden: int) -> tuple[Encoder, ...]:
+    tower = whole.section("vision_config")
+    if whole.has("audio_config"):
+        whole.value("audio_config")
+        whole.ignore("audio_config: the audio tower is not modelled")
+    if tower is None:
+        return ()
+    projector = whole.count("projector_hidden_size", default=hidden)
+    outer = (
+        "use_unified_vision_chunk", "vision_soft_tokens_per_image", "image_seq_length",
+        "img_token_compression_config", "image_grid_pinpoints", "process_image_mode",
+        "multimodal_projector_bias",
+    )
+    for key in outer:
+        whole.value(key)
+    if tower.has("vt_hidden_size"):
+        return (vision.kimi_vision(tower, hidden),)
+    if tower.has("depth"):
+        return (vision.qwen_vision(tower, hidden),)
+    if tower.has("pixel_shuffle_ratio"):
+        return (vision.llama4_vision(tower, hidden),)
+    if tower.text("model_type") == "gemma4_vision":
+        return (vision.gemma4_vision(tower, hidden),)
+    if tower.text("model_type") == "clip_vision_model":
+        return (vision.clip_vision(tower, hidden, projector),)
+    whole.ignore(f"vision_config: tower {tower.text('model_type')!r} is not known; not modelled")
+    tower.value(*tower.table)
+    return ()

@@ -1,0 +1,63 @@
+"""Gemma 4: sliding and global layers with other head sizes, an MoE beside the dense FFN."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from costsim.models.architecture import Attention, FeedForward, Layers, Model
+from costsim.models.huggingface.config import Config
+from costsim.models.huggingface.pieces import (
+    assemble,
+    dense,
+    experts,
+    gqa,
+    hidden_size,
+    layer_count,
+)
+
+
+def _attention(c: Config, layers: int) -> list[Attention]:
+    """Return the attention of each layer; the last ones may read an earlier layer's cache."""
+    kinds = c.per_layer("layer_types", layers) or [
+        "full_attention" if (i + 1) % 6 == 0 else "sliding_attention" for i in range(layers)
+    ]
+    window = c.count("sliding_window", default=512)
+    local = replace(gqa(c, qk_norm=True), kind="sliding", window=window)
+    same = c.flag("attention_k_eq_v")
+    wide = gqa(
+        c, qk_norm=True, head_dim=c.count("global_head_dim", default=local.head_dim), k_is_v=same,
+        kv_heads=c.count("num_global_key_value_heads", default=local.kv_heads),
+    )
+    # keys and values come of one projection but are normed apart, so both are cached
+    sharing = c.count("num_kv_shared_layers", default=0, minimum=0)
+    c.flag("attention_bias")
+    result = [local if "sliding" in str(kind) else wide for kind in kinds]
+    return [
+        replace(each, shares_kv=True) if i >= layers - sharing else each
+        for i, each in enumerate(result)
+    ]
+
+
+def _feed_forward(c: Config) -> tuple[FeedForward, int]:
+    """Return the FFN and the small weights that it does not count."""
+    hidden = hidden_size(c)
+    if not c.flag("enable_moe_block") or not c.has("num_experts"):
+        c.value("num_experts", "top_k_experts", "expert_intermediate_size", "enable_moe_block")
+        return dense(c), 2 * hidden
+    ffn = experts(c, shared_width=c.count("intermediate_size"))
+    return ffn, 5 * hidden + hidden + ffn.experts
+
+
+def read_gemma4(c: Config) -> Model:
+    """Gemma 4; the dense FFN that stands beside the experts counts as a shared expert."""
+    layers = layer_count(c)
+    ffn, extra = _feed_forward(c)
+    stack = [Layers(1, mixer, ffn, extra) for mixer in _attention(c, layers)]
+    per_layer = c.count("hidden_size_per_layer_input", default=0, minimum=0)
+    if per_layer:
+        c.ignore(f"hidden_size_per_layer_input = {per_layer}: per-layer embeddings not modelled")
+    c.value("vocab_size_per_layer_input")
+    if c.flag("use_double_wide_mlp"):
+        c.ignore("use_double_wide_mlp: the wider FFN of layers that share a cache is not modelled")
+    c.value("use_bidirectional_attention")
+    return assemble(c, stack, tied=True)

@@ -1,0 +1,230 @@
+"""How a checkpoint stores its weights: the quantisation blocks of Hugging Face and ModelOpt."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from costsim.models.architecture import Quantisation
+from costsim.models.huggingface.config import Config
+
+_PARTS = ("attention", "ffn", "experts", "head")
+# (weights, activations) of each named algorithm
+_ALGORITHMS: dict[str, tuple[str, str]] = {
+    "FP8": ("fp8", "fp8"),
+    "FP8_PB_WO": ("fp8_block", "fp8"),
+    "FP8_PER_CHANNEL_PER_TOKEN": ("fp8", "fp8"),
+    "MXFP8": ("fp8", "fp8"),
+    "NVFP4": ("nvfp4", "nvfp4"),
+    "NVFP4_AWQ": ("nvfp4", "nvfp4"),
+    "W4A16_NVFP4": ("nvfp4", "bf16"),
+    "W4A8_AWQ": ("int4", "fp8"),
+    "W4A16_AWQ": ("int4", "bf16"),
+    "W8A8_SQ_PER_CHANNEL": ("int8", "int8"),
+    "INT8": ("int8", "int8"),
+}
+_PREFIX = re.compile(r"^(model\.|language_model\.|backbone\.|transformer\.)+")
+_MODULES: dict[str, tuple[str, ...]] = {
+    "attention": (
+        "layers.{i}.self_attn.q_proj", "layers.{i}.self_attn.q_b_proj",
+        "layers.{i}.self_attn.kv_b_proj", "layers.{i}.self_attn.o_proj",
+        "layers.{i}.linear_attn.out_proj", "layers.{i}.mixer.in_proj",
+        "layers.{i}.mixer.q_proj", "layers.{i}.attn.wq_b", "layers.{i}.attn.wo_a",
+    ),
+    "ffn": (
+        "layers.{i}.mlp.gate_proj", "layers.{i}.mlp.down_proj",
+        "layers.{i}.mlp.shared_experts.up_proj", "layers.{i}.ffn.shared_experts.w1",
+        "layers.{i}.mlp.shared_expert.up_proj",
+    ),
+    "experts": (
+        "layers.{i}.mlp.experts.0.up_proj", "layers.{i}.block_sparse_moe.experts.0.w1",
+        "layers.{i}.ffn.experts.0.w1", "layers.{i}.experts.0.up_proj",
+    ),
+    "head": ("lm_head",),
+}
+
+
+def part_of(module: str) -> str:
+    """Return the part (``attention``, ``ffn``, ``experts``, ``head``, ``""``) of a module name."""
+    if "lm_head" in module or module == "head":
+        return "head"
+    if "shared_expert" in module or "share_expert" in module:
+        return "ffn"
+    if "expert" in module or "block_sparse_moe" in module and "gate" not in module:
+        return "experts"
+    if re.search(r"attn|attention|mixer\.(in|out|q|k|v|o)_proj|mixer\.conv", module):
+        return "attention"
+    return "ffn" if re.search(r"mlp|ffn|mixer\.(up|down)_proj|feed_forward", module) else ""
+
+
+def read_quantisation(
+    c: Config, extra: dict[str, Any] | None, layers: int
+) -> tuple[Quantisation, list[str]]:
+    """Return the data types of a checkpoint, and what they leave out.
+
+    Args:
+        c: the config that holds ``quantization_config`` (or none).
+        extra: the table ``quantization`` of a ``hf_quant_config.json``, or None.
+        layers: decoder layers, among which exceptions are counted.
+    """
+    base = _plain_dtype(c)
+    types = Quantisation(base, base, base, base, base, base, "bf16")
+    block: dict[str, Any] = {**(c.value("quantization_config") or {}), **(extra or {})}
+    expert_dtype = c.text("expert_dtype")
+    if not block:
+        return replace(types, activation=base), []
+    notes: list[str] = []
+    listed = block.get("quantized_layers") or {}
+    if listed:
+        types = _listed(types, listed, block, notes)
+    else:
+        types = _uniform(types, block, layers, notes)
+    if expert_dtype == "fp4" and types.experts.startswith("fp8"):
+        types = replace(types, experts="mxfp4")
+    return replace(types, kv=_kv_dtype(block, types.kv)), notes
+
+
+def _plain_dtype(c: Config) -> str:
+    given = c.text("torch_dtype", "dtype", default="bfloat16").removeprefix("torch.")
+    if given == "float32":
+        c.ignore("torch_dtype = 'float32': counted as bf16, in which engines serve it")
+    return "fp16" if given == "float16" else "bf16"
+
+
+def _kv_dtype(block: dict[str, Any], default: str) -> str:
+    scheme = block.get("kv_cache_scheme") or block.get("kv_cache_quant_algo")
+    if isinstance(scheme, dict):
+        return {8: "fp8", 4: "nvfp4"}.get(scheme.get("num_bits", 0), default)
+    return {"FP8": "fp8", "NVFP4": "nvfp4", "INT8": "int8"}.get(str(scheme).upper(), default)
+
+
+def _algorithm(block: dict[str, Any]) -> tuple[str, str] | None:
+    """Return (weights, activations) of a block's algorithm; None where it is unknown."""
+    method = str(block.get("quant_method", "")).lower()
+    named = str(block.get("quant_algo", "")).upper()
+    if named in _ALGORITHMS:
+        return _ALGORITHMS[named]
+    if method == "mxfp4":
+        return "mxfp4", "bf16"
+    if method in ("fp8", "fbgemm_fp8"):
+        return ("fp8_block" if block.get("weight_block_size") else "fp8"), "fp8"
+    if method in ("awq", "gptq", "auto-round", "bitsandbytes", "hqq"):
+        bits = block.get("bits", block.get("w_bit", 8 if block.get("load_in_8bit") else 4))
+        return {4: ("int4", "bf16"), 8: ("int8", "bf16")}.get(bits)
+    return _config_groups(block)
+
+
+def _config_groups(block: dict[str, Any]) -> tuple[str, str] | None:
+    """Return (weights, activations) of the first group of a compressed-tensors block."""
+    groups = block.get("config_groups")
+    if not isinstance(groups, dict) or not groups:
+        return None
+    group = next(iter(groups.values()))
+    weights, inputs = group.get("weights") or {}, group.get("input_activations")
+    key = (weights.get("type"), weights.get("num_bits"))
+    if key == ("float", 4):
+        dtype = "mxfp4" if weights.get("group_size") == 32 else "nvfp4"
+    else:
+        blocked = weights.get("strategy") == "block" or weights.get("block_structure")
+        dtype = {
+            ("float", 8): "fp8_block" if blocked else "fp8", ("int", 8): "int8",
+            ("int", 4): "int4",
+        }.get(key, "")
+    if not dtype:
+        return None
+    bits = inputs.get("num_bits") if isinstance(inputs, dict) else None
+    activation = {4: "nvfp4", 8: "int8" if dtype == "int8" else "fp8"}.get(bits or 16, "bf16")
+    return dtype, activation
+
+
+def _uniform(
+    types: Quantisation, block: dict[str, Any], layers: int, notes: list[str]
+) -> Quantisation:
+    algorithm = _algorithm(block)
+    if algorithm is None:
+        shown = block.get("quant_algo") or block.get("quant_method")
+        notes.append(f"quantization_config: method {shown!r} is not known; counted as unquantised")
+        return types
+    weights, activation = algorithm
+    excluded = [
+        str(pattern)
+        for key in ("ignore", "exclude_modules", "modules_to_not_convert")
+        for pattern in block.get(key) or []
+    ]
+    kept = {"activation": activation}
+    for part in _PARTS:
+        share = _excluded_share(part, excluded, layers)
+        if share < 0.5 and part != "head":
+            kept[part] = weights
+        elif part == "head" and not share and weights == "int8":
+            kept[part] = weights
+        if 0 < share < 1:
+            notes.append(
+                f"quantization_config: {share:.0%} of the {part} modules are excluded;"
+                f" all counted as {kept.get(part, getattr(types, part))}"
+            )
+    return replace(types, **kept)
+
+
+def _excluded_share(part: str, patterns: list[str], layers: int) -> float:
+    """Return the share of the part's modules that match a pattern.
+
+    Module names differ by family; the kind of name that the patterns know best is counted.
+    """
+    if not patterns:
+        return 0.0
+    exact = {_PREFIX.sub("", p) for p in patterns if not re.search(r"[*\\]|re:", p)}
+    globs = [p for p in patterns if re.search(r"[*\\]|re:", p)]
+    best: list[float] = []
+    for template in _MODULES[part]:
+        names = [template.format(i=i) for i in range(layers if "{i}" in template else 1)]
+        best.append(sum(_matches(name, exact, globs) for name in names) / len(names))
+    hit = [share for share in best if share]
+    return sum(hit) / len(hit) if hit else 0.0
+
+
+def _matches(name: str, exact: set[str], globs: list[str]) -> bool:
+    steps = name.split(".")
+    paths = {".".join(steps[:n]) for n in range(1, len(steps) + 1)}
+    if exact & (paths | set(steps)):
+        return True
+    full = "model." + name
+    for pattern in globs:
+        if pattern.startswith("re:"):
+            if re.match(pattern[3:], full):
+                return True
+            continue
+        bare = _PREFIX.sub("", pattern)
+        if fnmatchcase(name, bare) or fnmatchcase(name, bare + ".*") or fnmatchcase(full, pattern):
+            return True
+    return False
+
+
+def _listed(
+    types: Quantisation, listed: dict[str, Any], block: dict[str, Any], notes: list[str]
+) -> Quantisation:
+    """Return the types of a block that names each quantised layer (MIXED_PRECISION)."""
+    found: dict[str, Counter[tuple[str, str]]] = {part: Counter() for part in _PARTS}
+    for module, how in listed.items():
+        algorithm = _ALGORITHMS.get(str((how or {}).get("quant_algo", "")).upper())
+        part = part_of(module)
+        if algorithm is None:
+            notes.append(f"quantization_config: {module}: {how!r} is not known")
+        elif part:
+            found[part][algorithm] += 1
+    if str(block.get("quant_method")) == "fp8" and block.get("weight_block_size"):
+        for part in ("attention", "ffn"):
+            found[part][("fp8_block", "fp8")] += 1
+    kept: dict[str, str] = {}
+    for part, counts in found.items():
+        if counts:
+            (weights, activation), _ = counts.most_common(1)[0]
+            kept[part] = weights
+            if part in ("ffn", "experts"):
+                kept["activation"] = activation
+            if len(counts) > 1:
+                notes.append(f"quantization_config: {part} has mixed types; counted as {weights}")
+    return replace(types, **kept)
