@@ -90,7 +90,7 @@ def read_table(
         model = _outer_keys(whole, text, model)
     layers = sum(each.count for each in model.layers)
     holder = whole if whole.has("quantization_config") else text
-    types, notes = read_quantisation(holder, quant, layers)
+    types, notes = read_quantisation(holder, quant, layers, kind)
     whole.ignored.extend(notes)
     for each in (whole, text):
         each.value("torch_dtype", "dtype", "quantization_config", "expert_dtype")
@@ -128,6 +128,7 @@ def _encoders(whole: Config, kind: str, hidden: int) -> tuple[Encoder, ...]:
         whole.ignore("audio_config: the audio tower is not modelled")
     if tower is None:
         return ()
+    tower.value("dtype", "torch_dtype")
     projector = whole.count("projector_hidden_size", default=hidden)
     outer = (
         "use_unified_vision_chunk", "vision_soft_tokens_per_image", "image_seq_length",

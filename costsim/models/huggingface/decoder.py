@@ -102,8 +102,10 @@ def _biased(c: Config, traits: Traits) -> tuple[bool, bool]:
 
 def _windows(c: Config, traits: Traits, layers: int) -> list[int]:
     """Return the window of each layer, 0 for all of the context."""
-    window = c.count("sliding_window", default=0, minimum=0)
+    window = c.count("sliding_window", "sliding_window_size", default=0, minimum=0)
     types = c.per_layer("layer_types", layers)
+    if c.has("hybrid_layer_pattern"):  # MiMo-V2: 1 marks a sliding layer
+        types = ["sliding" if k else "full" for k in c.per_layer("hybrid_layer_pattern", layers)]
     pattern = c.count("sliding_window_pattern", "_sliding_window_pattern", default=6)
     flagged = c.flag("use_sliding_window", default=traits.window != "flagged")
     if types:
@@ -123,6 +125,8 @@ def _attention(c: Config, traits: Traits) -> Attention:
     qk_norm = traits.qk_norm == "head" or (not traits.qk_norm and c.flag("use_qk_norm"))
     if traits.qk_norm:
         c.value("use_qk_norm", "qk_norm_type")
+    if 0 in c.items("attn_type_list"):
+        c.ignore("attn_type_list: linear layers are counted as softmax attention")
     return gqa(c, qkv_bias=bias, output_bias=output_bias, qk_norm=qk_norm)
 
 
@@ -133,8 +137,8 @@ def _extra(c: Config, traits: Traits, mixer: Attention) -> int:
     extra += (2 + traits.extra_norms) * hidden if traits.norm_bias else 0
     if traits.qk_norm == "flat":
         extra += (mixer.heads + mixer.kv_heads) * mixer.head_dim
-    if traits.sinks == "all" or (traits.sinks == "sliding" and mixer.kind == "sliding"):
-        extra += mixer.heads
+    sinks = traits.sinks == "all" or (traits.sinks == "sliding" and mixer.kind == "sliding")
+    extra += mixer.heads if sinks else 0
     return extra + (hidden * mixer.heads if traits.head_gate else 0)
 
 

@@ -53,6 +53,7 @@ def read_dsa(c: Config) -> Model:
     full = mla(c, **index)
     shared = replace(full, index_heads=0, index_head_dim=0, shares_index=True)
     kinds = _indexer_kinds(c, layer_count(c))
+    c.value("layer_types")  # all sparse; the indexer's own list tells the two kinds apart
     layers = [
         Layers(1, shared if kind == "shared" else full, ffn)
         for kind, ffn in zip(kinds, feed_forward(c, corrected), strict=True)

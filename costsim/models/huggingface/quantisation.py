@@ -27,24 +27,34 @@ _ALGORITHMS: dict[str, tuple[str, str]] = {
     "INT8": ("int8", "int8"),
 }
 _PREFIX = re.compile(r"^(model\.|language_model\.|backbone\.|transformer\.)+")
-_MODULES: dict[str, tuple[str, ...]] = {
+# Names of the modules of each part, in groups of which a family has one; the group that the
+# exclusions know best decides.
+_MODULES: dict[str, tuple[tuple[str, ...], ...]] = {
     "attention": (
-        "layers.{i}.self_attn.q_proj", "layers.{i}.self_attn.q_b_proj",
-        "layers.{i}.self_attn.kv_b_proj", "layers.{i}.self_attn.o_proj",
-        "layers.{i}.linear_attn.out_proj", "layers.{i}.mixer.in_proj",
-        "layers.{i}.mixer.q_proj", "layers.{i}.attn.wq_b", "layers.{i}.attn.wo_a",
+        ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
+        ("self_attn.q_b_proj", "self_attn.kv_b_proj", "self_attn.o_proj"),
+        ("linear_attn.in_proj_qkv", "linear_attn.out_proj"),
+        ("mixer.in_proj", "mixer.out_proj"),
+        ("mixer.q_proj", "mixer.k_proj", "mixer.v_proj", "mixer.o_proj"),
+        ("attn.wq_b", "attn.wo_a"),
     ),
     "ffn": (
-        "layers.{i}.mlp.gate_proj", "layers.{i}.mlp.down_proj",
-        "layers.{i}.mlp.shared_experts.up_proj", "layers.{i}.ffn.shared_experts.w1",
-        "layers.{i}.mlp.shared_expert.up_proj",
+        ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+        ("mlp.shared_experts.up_proj",), ("mlp.shared_expert.up_proj",),
+        ("ffn.shared_experts.w1",), ("mixer.shared_experts.up_proj",), ("mixer.up_proj",),
     ),
-    "experts": (
-        "layers.{i}.mlp.experts.0.up_proj", "layers.{i}.block_sparse_moe.experts.0.w1",
-        "layers.{i}.ffn.experts.0.w1", "layers.{i}.experts.0.up_proj",
-    ),
-    "head": ("lm_head",),
+    "head": (("lm_head",),),
 }
+_EXPERTS = {
+    "gemma4_text": "experts.0.up_proj", "nemotron_h": "mixer.experts.0.up_proj",
+    "deepseek_v4": "ffn.experts.0.w1", "deepseek_ref": "ffn.experts.0.w1",
+    "llama4_text": "feed_forward.experts.0.up_proj",
+    **dict.fromkeys(
+        ("mixtral", "phimoe", "minimax_m2", "minimax_m3"), "block_sparse_moe.experts.0.w1"
+    ),
+}
+# a share below this is of layers that lack the part (the first dense ones) or a stray module
+_NOTED_SHARE = 0.1
 
 
 def part_of(module: str) -> str:
@@ -53,7 +63,7 @@ def part_of(module: str) -> str:
         return "head"
     if "shared_expert" in module or "share_expert" in module:
         return "ffn"
-    if "expert" in module or "block_sparse_moe" in module and "gate" not in module:
+    if "expert" in module or ("block_sparse_moe" in module and "gate" not in module):
         return "experts"
     if re.search(r"attn|attention|mixer\.(in|out|q|k|v|o)_proj|mixer\.conv", module):
         return "attention"
@@ -61,7 +71,7 @@ def part_of(module: str) -> str:
 
 
 def read_quantisation(
-    c: Config, extra: dict[str, Any] | None, layers: int
+    c: Config, extra: dict[str, Any] | None, layers: int, kind: str = ""
 ) -> tuple[Quantisation, list[str]]:
     """Return the data types of a checkpoint, and what they leave out.
 
@@ -69,6 +79,7 @@ def read_quantisation(
         c: the config that holds ``quantization_config`` (or none).
         extra: the table ``quantization`` of a ``hf_quant_config.json``, or None.
         layers: decoder layers, among which exceptions are counted.
+        kind: ``model_type`` of the decoder, which says how its modules are called.
     """
     base = _plain_dtype(c)
     types = Quantisation(base, base, base, base, base, base, "bf16")
@@ -81,7 +92,7 @@ def read_quantisation(
     if listed:
         types = _listed(types, listed, block, notes)
     else:
-        types = _uniform(types, block, layers, notes)
+        types = _uniform(types, block, (layers, kind), notes)
     if expert_dtype == "fp4" and types.experts.startswith("fp8"):
         types = replace(types, experts="mxfp4")
     return replace(types, kv=_kv_dtype(block, types.kv)), notes
@@ -124,7 +135,7 @@ def _config_groups(block: dict[str, Any]) -> tuple[str, str] | None:
         return None
     group = next(iter(groups.values()))
     weights, inputs = group.get("weights") or {}, group.get("input_activations")
-    key = (weights.get("type"), weights.get("num_bits"))
+    key = (str(weights.get("type")), int(weights.get("num_bits") or 0))
     if key == ("float", 4):
         dtype = "mxfp4" if weights.get("group_size") == 32 else "nvfp4"
     else:
@@ -141,7 +152,7 @@ def _config_groups(block: dict[str, Any]) -> tuple[str, str] | None:
 
 
 def _uniform(
-    types: Quantisation, block: dict[str, Any], layers: int, notes: list[str]
+    types: Quantisation, block: dict[str, Any], shape: tuple[int, str], notes: list[str]
 ) -> Quantisation:
     algorithm = _algorithm(block)
     if algorithm is None:
@@ -156,12 +167,11 @@ def _uniform(
     ]
     kept = {"activation": activation}
     for part in _PARTS:
-        share = _excluded_share(part, excluded, layers)
+        share = _excluded_share(part, excluded, *shape)
+        # engines keep the head in 16 bit unless it is listed as quantised
         if share < 0.5 and part != "head":
             kept[part] = weights
-        elif part == "head" and not share and weights == "int8":
-            kept[part] = weights
-        if 0 < share < 1:
+        if _NOTED_SHARE < share < 1:
             notes.append(
                 f"quantization_config: {share:.0%} of the {part} modules are excluded;"
                 f" all counted as {kept.get(part, getattr(types, part))}"
@@ -169,21 +179,20 @@ def _uniform(
     return replace(types, **kept)
 
 
-def _excluded_share(part: str, patterns: list[str], layers: int) -> float:
-    """Return the share of the part's modules that match a pattern.
-
-    Module names differ by family; the kind of name that the patterns know best is counted.
-    """
+def _excluded_share(part: str, patterns: list[str], layers: int, kind: str) -> float:
+    """Return the share of the part's modules that match a pattern."""
     if not patterns:
         return 0.0
-    exact = {_PREFIX.sub("", p) for p in patterns if not re.search(r"[*\\]|re:", p)}
-    globs = [p for p in patterns if re.search(r"[*\\]|re:", p)]
-    best: list[float] = []
-    for template in _MODULES[part]:
-        names = [template.format(i=i) for i in range(layers if "{i}" in template else 1)]
-        best.append(sum(_matches(name, exact, globs) for name in names) / len(names))
-    hit = [share for share in best if share]
-    return sum(hit) / len(hit) if hit else 0.0
+    special = re.compile(r"[*\\]|re:")
+    exact = {_PREFIX.sub("", p) for p in patterns if not special.search(p)}
+    globs = [p for p in patterns if special.search(p)]
+    own = ((_EXPERTS.get(kind, "mlp.experts.0.up_proj"),),)
+    shares = []
+    for modules in own if part == "experts" else _MODULES[part]:
+        places = [f"layers.{i}." for i in range(layers)] if part != "head" else [""]
+        names = [place + module for place in places for module in modules]
+        shares.append(sum(_matches(name, exact, globs) for name in names) / len(names))
+    return max(shares)
 
 
 def _matches(name: str, exact: set[str], globs: list[str]) -> bool:
@@ -223,7 +232,9 @@ def _listed(
         if counts:
             (weights, activation), _ = counts.most_common(1)[0]
             kept[part] = weights
-            if part in ("ffn", "experts"):
+            if kept.get("activation", activation) != activation:
+                notes.append(f"quantization_config: activations differ; {activation} of {part}")
+            if part != "head":
                 kept["activation"] = activation
             if len(counts) > 1:
                 notes.append(f"quantization_config: {part} has mixed types; counted as {weights}")

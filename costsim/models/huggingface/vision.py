@@ -82,8 +82,6 @@ def gemma4_vision(v: Config, text_hidden: int) -> Encoder:
     block = width * inner + 3 * width * ffn + 4 * width + 2 * head_dim
     weights = depth * block + 3 * patch * patch * width
     weights += 2 * v.count("position_embedding_size") * width + width * text_hidden
-    if v.flag("standardize"):
-        weights += 2 * width
     v.value("global_head_dim", "image_seq_length", "video_seq_length", "attention_bias")
     v.value("max_position_embeddings")
     return Encoder(
