@@ -48,9 +48,8 @@ def attention_words(mixer: Attention | LinearAttention | None) -> str:
             f"{mixer.kind}, {mixer.value_heads} heads, state {mixer.key_dim} x {mixer.value_dim}"
         )
     if mixer.kind in ("mla", "dsa"):
-        words = (
-            f"{mixer.kind}, {mixer.heads} heads, latent {mixer.kv_lora_rank} + {mixer.rope_head_dim}"
-        )
+        latent = f"{mixer.kv_lora_rank} + {mixer.rope_head_dim}"
+        words = f"{mixer.kind}, {mixer.heads} heads, latent {latent}"
     else:
         words = f"{mixer.kind}, {mixer.heads} heads, {mixer.kv_heads} KV heads of {mixer.head_dim}"
     words += f", window {mixer.window}" if mixer.window else ""

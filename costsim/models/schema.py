@@ -126,7 +126,8 @@ class LayersTable(_Table):
     attention: AttentionTable | None = None
     linear_attention: LinearAttentionTable | None = None
     ffn: FeedForwardTable | None = None
-    extra_parameters: Weights = 0
+    # negative where a plan has less than `count` takes for its kind
+    extra_parameters: Annotated[int, Field(ge=-(10**12), le=10**15)] = 0
 
     @model_validator(mode="after")
     def _consistent(self) -> LayersTable:

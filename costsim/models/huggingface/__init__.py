@@ -96,7 +96,7 @@ def read_table(
         each.value("torch_dtype", "dtype", "quantization_config", "expert_dtype")
     return replace(
         model, name=name, title=name, family=kind, quantisation=types,
-        encoders=_encoders(whole, kind, model.hidden_size), source=f"config.json ({where})",
+        encoders=_encoders(whole, kind, model.hidden_size), source=f"config.json of {name}",
         ignored=whole.left_out(),
     )
 
