@@ -138,6 +138,8 @@ class Encoder:
         window: patches seen by windowed layers, 0 for all.
         max_tokens: prompt tokens at most per image, 0 for no limit.
         tokens_per_second: of audio.
+        image_size: pixels per side that every image (or tile) is scaled to; 0: its own size.
+        max_tiles: tiles of ``image_size`` an image is cut into at most, 0: one.
     """
 
     modality: str
@@ -152,6 +154,8 @@ class Encoder:
     window: int = 0
     max_tokens: int = 0
     tokens_per_second: float = 0.0
+    image_size: int = 0
+    max_tiles: int = 0
 
 
 @dataclass(frozen=True)

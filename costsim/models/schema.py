@@ -163,6 +163,8 @@ class EncoderTable(_Table):
     window: Natural = 0
     max_tokens: Natural = 0
     tokens_per_second: float = Field(default=0.0, ge=0.0)
+    image_size: Natural = 0
+    max_tiles: Natural = 0
 
     def build(self) -> architecture.Encoder:
         """Return the dataclass."""

@@ -68,7 +68,7 @@ def llama4_vision(v: Config, text_hidden: int) -> Encoder:
     weights += ffn * inward + outward * outward + joined * text_hidden
     return Encoder(
         "image", depth, width, v.count("num_attention_heads"), ffn, False, weights, patch, merge,
-        window=tokens + 1,
+        image_size=side, max_tiles=16,
     )
 
 
