@@ -1,0 +1,171 @@
+"""Simulate a fleet under traffic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from costsim.errors import DoesNotFitError, InputError, unknown_name
+from costsim.serving.fleet import Admission, Fleet, Link, ReplicaSpec, check_capacity
+from costsim.serving.overhead import with_overhead
+from costsim.serving.requests import REJECTED, RequestTable
+from costsim.serving.results import SimulationResult
+from costsim.serving.run import collect, drive
+from costsim.serving.traffic import Traffic
+
+Progress = Callable[[float, int, int], None]
+"""Called with the simulated time (s), the requests done and the requests known."""
+
+
+def simulate(
+    replicas: ReplicaSpec | Sequence[ReplicaSpec],
+    traffic: Traffic,
+    *,
+    router: str = "least_outstanding",
+    seed: int = 0,
+    mode: str = "fast",
+    controllers: Sequence[Any] = (),
+    admission: Admission | dict[str, Admission] | None = None,
+    link: Link | None = None,
+    oversize: str = "error",
+    retries: int = 3,
+    warmup_s: float = 0.0,
+    until_s: float = float("inf"),
+    time_limit_s: float | None = None,
+    sample_s: float = 0.0,
+    invariants: bool = False,
+    progress: Progress | None = None,
+) -> SimulationResult:
+    """Return what happens when traffic meets a fleet.
+
+    Args:
+        replicas: kinds of replicas; those of one ``pool`` serve the traffic of that pool's name.
+        traffic: the requests.
+        router: a name in `costsim.serving.routers.ROUTERS`.
+        seed: of routers, failures and follow-ups; the same seed gives the same result.
+        mode: ``fast`` leaps from one state change to the next, ``steps`` takes every step.
+        controllers: autoscaler, failures, restarts (`costsim.serving.controllers`).
+        admission: load shedding and dispatch, for all pools or by pool.
+        link: between prefill and decode replicas.
+        oversize: what happens to requests larger than a replica's KV cache or the model's
+            longest context: ``error`` before the start, or ``reject``.
+        retries: times a request lost by a failure is sent again.
+        warmup_s: requests that arrive before are left out of the figures.
+        until_s: simulated time at which to stop.
+        time_limit_s: wall-clock time after which to stop and say so (``complete`` is False).
+        sample_s: distance of the samples in the timelines; 0 for none.
+        invariants: check conservation of requests, tokens and blocks after every event.
+        progress: told how far the run is.
+
+    Raises:
+        InputError: no replicas, no cache, a request that can never be served, unknown names.
+    """
+    specs = [replicas] if isinstance(replicas, ReplicaSpec) else list(replicas)
+    if mode not in ("fast", "steps"):
+        raise unknown_name("mode", mode, ("fast", "steps"))
+    fleet = build_fleet(
+        specs, traffic, router=router, seed=seed, leaps=mode == "fast", admission=admission,
+        link=link, oversize=oversize, retries=retries,
+    )  # fmt: skip
+    if invariants:
+        from costsim.serving.invariants import check
+
+        fleet.audit = check
+    samples, complete = drive(
+        fleet, list(controllers), until_s=until_s, time_limit_s=time_limit_s, sample_s=sample_s,
+        progress=progress,
+    )  # fmt: skip
+    return collect(fleet, traffic, samples, warmup_s, complete)
+
+
+def build_fleet(
+    specs: list[ReplicaSpec],
+    traffic: Traffic,
+    *,
+    router: str = "least_outstanding",
+    seed: int = 0,
+    leaps: bool = True,
+    admission: Admission | dict[str, Admission] | None = None,
+    link: Link | None = None,
+    oversize: str = "error",
+    retries: int = 3,
+) -> Fleet:
+    """Return a fleet with its replicas, ready to run; see `simulate`."""
+    check_capacity(specs)
+    _check_pools(specs, traffic)
+    table = _table(specs, traffic, oversize)
+    conversations = None
+    if traffic.sessions is not None:
+        from costsim.serving.sessions import Conversations
+
+        conversations = Conversations(traffic.sessions, seed, traffic.hash_tokens)
+    fleet = Fleet(table, seed, leaps, traffic.hash_tokens, retries, conversations)
+    for name in traffic.pools:
+        rules = admission.get(name) if isinstance(admission, dict) else admission
+        pool = fleet.add_pool(name, router, rules, link)
+        for spec in specs:
+            if spec.pool == name:
+                _check_hashes(spec, traffic)
+                made = replace(spec, cost=with_overhead(spec.cost, spec.scheduler))
+                for _ in range(spec.count):
+                    fleet.add_replica(pool, made)
+    fleet.overhead = max(spec.scheduler.request_overhead_s for spec in specs)
+    return fleet
+
+
+def _check_pools(specs: list[ReplicaSpec], traffic: Traffic) -> None:
+    offered = {spec.pool for spec in specs}
+    for name in traffic.pools:
+        if name not in offered:
+            raise unknown_name("pool", name, offered)
+        roles = {spec.role for spec in specs if spec.pool == name}
+        if roles not in ({"both"}, {"prefill", "decode"}):
+            raise InputError(
+                f"pool '{name}': replicas must all have the role 'both', or some 'prefill' and "
+                f"some 'decode'; found {', '.join(sorted(roles))}"
+            )
+        if not any(s.count > 0 for s in specs if s.pool == name):
+            raise InputError(f"pool '{name}': has no replicas, so that its requests never end")
+
+
+def _check_hashes(spec: ReplicaSpec, traffic: Traffic) -> None:
+    if spec.scheduler.prefix_cache and traffic.hash_tokens % spec.scheduler.block_tokens:
+        raise InputError(
+            f"pool '{spec.pool}': block_tokens = {spec.scheduler.block_tokens} must divide the "
+            f"{traffic.hash_tokens} tokens of a hash block"
+        )
+
+
+def longest_request(specs: list[ReplicaSpec], pool: str) -> int:
+    """Return the tokens, prompt and output, of the longest request that a pool can serve."""
+    mine = [spec for spec in specs if spec.pool == pool]
+    held = min(spec.blocks * spec.scheduler.block_tokens + 1 for spec in mine)
+    limits = [spec.scheduler.max_model_len for spec in mine if spec.scheduler.max_model_len]
+    return min([held, *limits])
+
+
+def _table(specs: list[ReplicaSpec], traffic: Traffic, oversize: str) -> RequestTable:
+    if oversize not in ("error", "reject"):
+        raise unknown_name("oversize", oversize, ("error", "reject"))
+    most = np.array([longest_request(specs, name) for name in traffic.pools])
+    pool = traffic.columns.get("pool", np.zeros(len(traffic), np.int64))
+    prompt = np.maximum(1, np.asarray(traffic.prompt))
+    whole = prompt + np.asarray(traffic.output)
+    over = np.flatnonzero(whole > most[pool])
+    if len(over) and (oversize == "error" or len(over) == len(traffic)):
+        first = int(over[0])
+        raise DoesNotFitError(
+            f"request {first} has {int(whole[first])} tokens, prompt and output; the longest that "
+            f"pool '{traffic.pools[int(pool[first])]}' can hold has {int(most[pool[first]])} "
+            f"({len(over)} of {len(traffic)} requests are too long)"
+        )
+    columns: dict[str, Any] = {
+        "arrival": traffic.arrival, "prompt": prompt, "output": traffic.output, **traffic.columns
+    }  # fmt: skip
+    columns["status"] = np.where(whole > most[pool], REJECTED, 0)
+    table = RequestTable()
+    table.extend(columns, traffic.block_hashes)
+    return table
