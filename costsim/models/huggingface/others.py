@@ -80,7 +80,8 @@ def read_opt(c: Config) -> Model:
     hidden = hidden_size(c)
     bias = c.flag("enable_bias", default=True)
     affine = c.flag("layer_norm_elementwise_affine", default=True)
-    mixer = gqa(c, qkv_bias=bias, output_bias=bias)
+    heads = c.count("num_attention_heads")
+    mixer = gqa(c, kv_heads=heads, qkv_bias=bias, output_bias=bias)
     ffn = dense(c, "ffn_dim", gated=False, bias=bias)
     before = c.flag("do_layer_norm_before", default=True)
     c.flag("_remove_final_layer_norm")
@@ -98,7 +99,8 @@ def read_opt(c: Config) -> Model:
 def read_gpt2(c: Config) -> Model:
     """GPT-2 (and GPT-3 shapes): biases everywhere, learned positions, FFN four times as wide."""
     hidden = hidden_size(c)
-    mixer = gqa(c, qkv_bias=True, output_bias=True)
+    heads = c.count("num_attention_heads", "n_head")
+    mixer = gqa(c, kv_heads=heads, qkv_bias=True, output_bias=True)
     ffn = FeedForward("dense", c.count("n_inner", default=4 * hidden), gated=False, bias=True)
     return assemble(
         c, [Layers(layer_count(c), mixer, ffn, 2 * hidden)], tied=True,
