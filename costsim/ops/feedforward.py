@@ -1,0 +1,131 @@
+"""One feed-forward layer, dense or mixture of experts, with its expert-parallel traffic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from costsim.dtypes import bytes_per_element
+from costsim.models.architecture import FeedForward
+from costsim.ops.routing import expert_load
+from costsim.ops.shape import Machine, Types
+from costsim.ops.tally import Tally
+
+
+@dataclass(frozen=True)
+class ExpertRanks:
+    """How a layer's experts lie on the accelerators of a stage.
+
+    Args:
+        tp, dp, cp: attention layout; the stage holds their product.
+        ep: expert-parallel ranks.
+        routing_kind, alpha, counts, replicas: expert load.
+    """
+
+    tp: Any = 1
+    dp: Any = 1
+    cp: Any = 1
+    ep: Any = 1
+    routing_kind: str = "uniform"
+    alpha: float = 0.0
+    counts: tuple[float, ...] = ()
+    replicas: int = 0
+
+    @property
+    def stage(self) -> Any:
+        """Accelerators of a stage."""
+        return np.asarray(self.tp, float) * self.dp * self.cp
+
+
+def _gemm(machine: Machine, types: Types, m: Any, n: Any, k: Any) -> Any:
+    return machine("gemm", m=m, n=n, k=k, dtype=types.weight, activation=types.activation)
+
+
+def add_dense(
+    tally: Tally, machine: Machine, width: Any, gated: bool, hidden: int, tokens: Any, tp: Any,
+    types: Types, count: int, name: str = "ffn",
+) -> None:
+    """Add ``count`` dense FFNs: up (and gate), activation, down.
+
+    Args:
+        tally, machine: where to add, on what.
+        width: inner width; gated: SwiGLU and the like.
+        hidden: d.
+        tokens: rows per attention group.
+        tp: tensor-parallel ranks.
+        types: data types.
+        count: layers.
+        name: what to call it in the breakdown.
+    """
+    local, some = width / np.asarray(tp, float), np.asarray(tokens) > 0
+    inward = (2.0 if gated else 1.0) * local
+    tally.add(f"{name} up", _gemm(machine, types, tokens, inward, hidden), count, some)
+    tally.add(f"{name} down", _gemm(machine, types, tokens, hidden, local), count, some)
+    moved = np.asarray(tokens, float) * (inward + local) * 2.0
+    tally.add("activation", machine("elementwise", bytes=moved), count, some)
+
+
+def add_moe(
+    tally: Tally, machine: Machine, ffn: FeedForward, hidden: int, group_tokens: Any,
+    ranks: ExpertRanks, types: Types, shared_types: Types, count: int,
+) -> None:
+    """Add ``count`` MoE layers: router, dispatch, experts on the slowest rank, combine, shared.
+
+    Args:
+        tally, machine: where to add, on what.
+        ffn: the layer's feed-forward part.
+        hidden: d.
+        group_tokens: tokens of one attention group; all ``dp`` groups enter the layer.
+        ranks: layout of the experts.
+        types: of the routed experts; shared_types: of the shared ones.
+        count: layers.
+    """
+    tokens = np.asarray(group_tokens, float) * ranks.dp
+    some = tokens > 0
+    router = machine("gemm", m=group_tokens, n=ffn.experts, k=hidden, dtype="bf16",
+                     activation="bf16")
+    tally.add("router", router, count, some)
+    size = ffn.latent_size or hidden
+    if ffn.latent_size:
+        latent = machine("gemm", m=group_tokens, n=size, k=hidden, dtype=types.weight,
+                         activation=types.activation)
+        tally.add("router", latent, 2 * count, some)
+    touched, max_load = expert_load(tokens, ffn.top_k, ffn.experts, ranks.ep, ranks.routing_kind,
+                                    ranks.alpha, ranks.counts, ranks.replicas)
+    experts = machine("moe", tokens=tokens, hidden=size, width=ffn.width, top_k=ffn.top_k,
+                      experts=ffn.experts, moe_tp=ranks.stage / ranks.ep, ep=ranks.ep,
+                      gated=ffn.gated, dtype=types.weight, activation=types.activation,
+                      touched=touched, max_load=max_load)
+    tally.add("experts", experts, count, some)
+    _add_exchange(tally, machine, ffn, size, tokens, ranks, types, count)
+    if ffn.shared_width:
+        add_dense(tally, machine, ffn.shared_width, ffn.gated, hidden, group_tokens, ranks.tp,
+                  shared_types, count, "shared expert")
+
+
+def _add_exchange(
+    tally: Tally, machine: Machine, ffn: FeedForward, size: int, tokens: Any, ranks: ExpertRanks,
+    types: Types, count: int,
+) -> None:
+    """Add dispatch and combine where attention is data parallel.
+
+    With attention in one tensor-parallel group every rank holds all tokens and the all-reduce
+    after the layer adds the experts up: nothing more is sent.
+    """
+    many = (np.asarray(ranks.dp) > 1) & (tokens > 0)
+    if not np.any(many):
+        return
+    per_rank = tokens / ranks.stage
+    copies = np.minimum(ffn.top_k, ranks.ep)
+    if ffn.groups and ffn.top_groups:
+        nodes = np.maximum(ranks.stage / machine.hardware.scale_up.domain_size, 1.0)
+        limited = ffn.top_groups * np.asarray(ranks.ep, float) / nodes
+        copies = np.where(nodes > 1, np.minimum(copies, limited), copies)
+    sent = types.activation if bytes_per_element(types.activation) < 2 else types.communication
+    out = per_rank * copies * size * bytes_per_element(sent)
+    back = per_rank * copies * size * bytes_per_element(types.communication)
+    for name, message in (("expert dispatch", out), ("expert combine", back)):
+        tally.add(name, machine("all_to_all", ranks=ranks.stage, message_bytes=message), count,
+                  many)

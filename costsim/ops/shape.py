@@ -1,0 +1,85 @@
+"""What one pass is asked to do on one accelerator: tokens, ranks and data types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from costsim.hardware.accelerator import Hardware
+from costsim.kernels.calibration import Calibration, Latency
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of one pass in one attention group (one data-parallel rank).
+
+    Args:
+        prefill_requests: requests that prefill in this pass.
+        prefill_tokens: new tokens of each.
+        prefill_context: tokens of each already cached.
+        decode_requests: requests that decode.
+        decode_context: mean context of each.
+        decode_width: tokens each decoding request verifies (1 without speculation).
+        context_spread: decode attention time over that of equal contexts.
+    """
+
+    prefill_requests: Any = 0.0
+    prefill_tokens: Any = 0.0
+    prefill_context: Any = 0.0
+    decode_requests: Any = 0.0
+    decode_context: Any = 0.0
+    decode_width: Any = 1.0
+    context_spread: Any = 1.0
+
+    @property
+    def prefill(self) -> Any:
+        """New prompt tokens."""
+        return np.asarray(self.prefill_requests, float) * self.prefill_tokens
+
+    @property
+    def decode(self) -> Any:
+        """Tokens of decoding requests."""
+        return np.asarray(self.decode_requests, float) * self.decode_width
+
+    @property
+    def all(self) -> Any:
+        """Tokens that linear layers see."""
+        return self.prefill + self.decode
+
+    @property
+    def rows_of_head(self) -> Any:
+        """Rows of the LM head: the last token of each prompt, every verified token."""
+        return np.asarray(self.prefill_requests, float) + self.decode
+
+
+@dataclass(frozen=True)
+class Types:
+    """Data types of one part of a model.
+
+    Args:
+        weight, activation: of GEMMs.
+        kv: of the cache.
+        communication: of collectives.
+    """
+
+    weight: str = "bf16"
+    activation: str = "bf16"
+    kv: str = "bf16"
+    communication: str = "bf16"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Hardware with its calibration: ``machine("gemm", m=…, …)`` gives a Latency."""
+
+    hardware: Hardware
+    calibration: Calibration
+
+    def __call__(self, operator: str, **shape: Any) -> Latency:
+        return self.calibration.latency(operator, self.hardware, **shape)
+
+
+Kernel = Callable[..., Latency]

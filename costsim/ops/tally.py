@@ -1,0 +1,91 @@
+"""Adds up kernel latencies into the time of a pass, by operator and by what limits them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from costsim.kernels.calibration import Latency
+
+RESOURCES = ("compute", "memory", "network", "host")
+# Errors of two operators of one calibration are taken as half correlated: they share clocks,
+# power limits and software, but not their kernels.
+ERROR_CORRELATION = 0.5
+
+
+@dataclass
+class Tally:
+    """Running sums; all values are arrays that broadcast together.
+
+    Args:
+        by_operator, by_resource: seconds.
+        error: seconds times log error, by operator.
+        flop, memory_bytes, network_bytes: work per accelerator.
+    """
+
+    by_operator: dict[str, Any] = field(default_factory=dict)
+    by_resource: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(RESOURCES, 0.0))
+    error: dict[str, Any] = field(default_factory=dict)
+    flop: Any = 0.0
+    memory_bytes: Any = 0.0
+    network_bytes: Any = 0.0
+
+    def add(self, name: str, latency: Latency, count: Any = 1.0, when: Any = True) -> None:
+        """Add ``count`` calls of a kernel, where ``when`` holds.
+
+        The launch goes to the host; the rest to whichever limit alone takes longest.
+        """
+        weight = np.where(when, count, 0.0)
+        seconds = latency.seconds * weight
+        self.by_operator[name] = self.by_operator.get(name, 0.0) + seconds
+        self.error[name] = self.error.get(name, 0.0) + seconds * latency.log_error
+        fixed = latency.fixed_s * weight
+        busy = seconds - fixed
+        self._charge(latency, busy)
+        self.by_resource["host"] = self.by_resource["host"] + fixed
+        self.flop = self.flop + latency.flop * weight
+        self.memory_bytes = self.memory_bytes + latency.memory_bytes * weight
+        self.network_bytes = self.network_bytes + latency.network_bytes * weight
+
+    def _charge(self, latency: Latency, busy: Any) -> None:
+        if latency.network_bytes is not None and np.any(latency.network_s):
+            self.by_resource["network"] = self.by_resource["network"] + busy
+            return
+        bound = np.asarray(latency.compute_s) > np.asarray(latency.memory_s)
+        self.by_resource["compute"] = self.by_resource["compute"] + np.where(bound, busy, 0.0)
+        self.by_resource["memory"] = self.by_resource["memory"] + np.where(bound, 0.0, busy)
+
+    def add_host(self, name: str, seconds: Any, log_error: float = 0.3) -> None:
+        """Add host time that no kernel covers."""
+        self.by_operator[name] = self.by_operator.get(name, 0.0) + seconds
+        self.by_resource["host"] = self.by_resource["host"] + seconds
+        self.error[name] = self.error.get(name, 0.0) + seconds * log_error
+
+    def hide(self, name: str, resource: str, seconds: Any) -> None:
+        """Take away time that overlaps with other work (``seconds`` ≥ 0)."""
+        self.by_operator[name] = self.by_operator[name] - seconds
+        self.by_resource[resource] = self.by_resource[resource] - seconds
+
+    @property
+    def seconds(self) -> Any:
+        """All of it."""
+        return total(self.by_operator)
+
+    @property
+    def log_error(self) -> Any:
+        """Standard deviation of log(actual / predicted) of the sum."""
+        together = total(self.error)
+        alone = total({k: v * v for k, v in self.error.items()})
+        variance = ERROR_CORRELATION * together**2 + (1.0 - ERROR_CORRELATION) * alone
+        return np.sqrt(variance) / np.maximum(self.seconds, 1e-30)
+
+
+def total(parts: Mapping[str, Any]) -> Any:
+    """Return the sum of arrays, small shapes first so that large ones are made once."""
+    result: Any = 0.0
+    for value in sorted(parts.values(), key=np.size):
+        result = result + value
+    return result
