@@ -122,8 +122,7 @@ class LeapBatch:
             finish, request = divmod(heapq.heappop(finishes), _SHIFT)
             if finish_at.get(request) == finish:
                 done.append(request)
-        for request in done:
-            self.leave(request)
+                self.leave(request)
         return done
 
 

@@ -396,6 +396,7 @@ class Fleet:
         self._take(replica, request)
         self.source[request] = replica
         self._to_decoder(replica.pool, request)
+        self._dispatch(replica.pool)
 
     def _to_decoder(self, pool: Pool, request: int) -> None:
         if request not in self.source:

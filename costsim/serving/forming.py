@@ -102,7 +102,10 @@ def _continue_prompts(replica: Replica, budget: int) -> int:
             continue
         need = -(-(done + new) // size) - -(-done // size)
         while need > replica.free and request in replica.computed:
-            replica.preempt(_victim(replica))
+            victim = _victim(replica)
+            if replica.batch.holds(victim):
+                replica.free += replica.batch.needs_block(victim)
+            replica.preempt(victim)
         if request in replica.computed:
             replica.free -= need
             budget -= new

@@ -74,7 +74,8 @@ class Replica:
         self.floor = int(scheduler.watermark * blocks)
         self.hash_tokens = hash_tokens
         self.hash_blocks = max(1, hash_tokens // self.block_tokens)
-        self.cache = PrefixCache(self.hash_blocks) if scheduler.prefix_cache else None
+        keeps = scheduler.prefix_cache and not self.reserves
+        self.cache = PrefixCache(self.hash_blocks) if keeps else None
         self.prioritised = scheduler.order == "priority"
         self.form = FORMS[scheduler.policy]
         self.intervals = IntervalCounter()
@@ -146,6 +147,8 @@ class Replica:
         """Take a request out: at once where it waits, at the end of the step where it runs."""
         if request in self.order:
             self.cancelled.append(request)
+            if self.end == NEVER:
+                self._complete_cancels()
         elif request in self.held:
             self.free_blocks(request, self.held.pop(request))
         else:
@@ -173,9 +176,10 @@ class Replica:
         """Form the next step, and leap over as many like it as nothing can interrupt."""
         if self.ready:
             self._join_ready()
-        batch, taken = self.batch, self.taken
+        batch = self.batch
         self.preempted = False
         self.decodes = self.form(self, now)
+        taken = self.taken
         size = batch.size if self.decodes else 0
         self.start = now
         if taken:
@@ -279,7 +283,7 @@ class Replica:
         output = self.static_output or self.requests.output[request]
         if generated >= output:
             self._finish(request, now)
-        elif self.role == "prefill":
+        elif self.role == "prefill" and request not in self.cancelled:
             del self.order[request]
             self.held[request] = context
             self.host.hand_over(self, request, now)
@@ -310,6 +314,8 @@ class Replica:
         if self.cache is not None:
             self.register(request, self.computed[request], context)
         self.free_blocks(request, context)
+        if request in self.cancelled:
+            return
         requests.generated[request] = output
         requests.finished[request] = now
         requests.status[request] = FINISHED
