@@ -28,6 +28,8 @@ class Attention:
         cross: attends to encoder states and not to the text.
         output_lora_rank, output_groups: low-rank grouped output projection, 0 for none.
         shares_index: reads the tokens an earlier layer's indexer chose and has no indexer.
+        extra_matrices: weights of further projections that each token multiplies (compressors of
+            the cache, gates per head); negative where the kind has one less than usual.
     """
 
     kind: str
@@ -54,6 +56,7 @@ class Attention:
     output_lora_rank: int = 0
     output_groups: int = 0
     shares_index: bool = False
+    extra_matrices: int = 0
 
 
 @dataclass(frozen=True)

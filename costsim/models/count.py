@@ -172,6 +172,7 @@ def attention_parameters(mixer: Attention | LinearAttention | None, hidden: int)
         inward(mixer, hidden)
         + _indexer_parameters(mixer, hidden)
         + _output_parameters(mixer, hidden)
+        + mixer.extra_matrices
     )
 
 

@@ -47,6 +47,7 @@ class AttentionTable(_Table):
     output_lora_rank: Natural = 0
     output_groups: Natural = 0
     shares_index: bool = False
+    extra_matrices: Annotated[int, Field(ge=-(10**12), le=10**15)] = 0
 
     @model_validator(mode="after")
     def _consistent(self) -> AttentionTable:

@@ -127,7 +127,9 @@ def _attention(c: Config, traits: Traits) -> Attention:
         c.value("use_qk_norm", "qk_norm_type")
     if 0 in c.items("attn_type_list"):
         c.ignore("attn_type_list: linear layers are counted as softmax attention")
-    return gqa(c, qkv_bias=bias, output_bias=output_bias, qk_norm=qk_norm)
+    mixer = gqa(c, qkv_bias=bias, output_bias=output_bias, qk_norm=qk_norm)
+    gates = hidden_size(c) * mixer.heads if traits.head_gate else 0
+    return replace(mixer, extra_matrices=gates)
 
 
 def _extra(c: Config, traits: Traits, mixer: Attention) -> int:
@@ -139,7 +141,7 @@ def _extra(c: Config, traits: Traits, mixer: Attention) -> int:
         extra += (mixer.heads + mixer.kv_heads) * mixer.head_dim
     sinks = traits.sinks == "all" or (traits.sinks == "sliding" and mixer.kind == "sliding")
     extra += mixer.heads if sinks else 0
-    return extra + (hidden * mixer.heads if traits.head_gate else 0)
+    return extra
 
 
 def _windowed(c: Config, mixer: Attention, window: int) -> Attention:

@@ -71,31 +71,30 @@ def _compressor_parameters(hidden: int, head_dim: int, ratio: int) -> int:
     return 2 * hidden * width + ratio * width + head_dim
 
 
-def _v4_attention(c: Config, ratio: int) -> tuple[Attention, int]:
-    """Return the attention of a V4 layer and the weights that `Attention` does not count."""
+def _v4_attention(c: Config, ratio: int) -> Attention:
+    """Return the attention of a V4 layer: its window alone, or a compressor besides."""
     heads, head_dim = c.count("num_attention_heads"), c.count("head_dim")
     hidden, rank = hidden_size(c), c.count("q_lora_rank")
     c.value("qk_rope_head_dim", "attention_bias", "num_key_value_heads")
-    window = c.count("sliding_window")
     base = Attention(
-        "sliding", heads, 1, head_dim, head_dim, window=window, q_lora_rank=rank, k_is_v=True,
-        output_lora_rank=c.count("o_lora_rank"), output_groups=c.count("o_groups"),
+        "sliding", heads, 1, head_dim, head_dim, window=c.count("sliding_window"),
+        q_lora_rank=rank, k_is_v=True, output_lora_rank=c.count("o_lora_rank"),
+        output_groups=c.count("o_groups"),
     )
-    extra = heads + head_dim  # sinks and the norm of the one KV head
     index_heads, index_dim = c.count("index_n_heads"), c.count("index_head_dim")
     topk = c.count("index_topk")
     if not ratio:
-        return base, extra
-    extra += _compressor_parameters(hidden, head_dim, ratio)
+        return base
+    pooling = _compressor_parameters(hidden, head_dim, ratio)
+    base = replace(base, kind="sparse", kv_compression=ratio, extra_matrices=pooling)
     if ratio > 4:
-        return replace(base, kind="sparse", kv_compression=ratio), extra
+        return base
     # the indexer's own compressor takes the place of the key projection that `count` assumes
-    extra += _compressor_parameters(hidden, index_dim, ratio) - (hidden + 2) * index_dim
-    sparse = replace(
-        base, kind="sparse", kv_compression=ratio, index_heads=index_heads,
-        index_head_dim=index_dim, index_topk=topk,
+    pooling += _compressor_parameters(hidden, index_dim, ratio) - (hidden + 2) * index_dim
+    return replace(
+        base, index_heads=index_heads, index_head_dim=index_dim, index_topk=topk,
+        extra_matrices=pooling,
     )
-    return sparse, extra
 
 
 def read_v4(c: Config) -> Model:
@@ -115,9 +114,11 @@ def read_v4(c: Config) -> Model:
     c.value("intermediate_size")
     result = []
     for i, ratio in enumerate(ratios or [0] * layers):
-        mixer, extra = _v4_attention(c, ratio)
+        mixer = _v4_attention(c, ratio)
+        mixer = replace(mixer, extra_matrices=mixer.extra_matrices + connections)
         ffn = replace(learned, router_bias=i >= hashed)
-        result.append(Layers(1, mixer, ffn, extra + connections))
+        # besides: a sink per head, and the norm of the one KV head
+        result.append(Layers(1, mixer, ffn, mixer.heads + mixer.head_dim))
     head = streams * streams * hidden + streams + 1 if streams > 1 else 0
     if hashed:
         c.ignore(f"num_hash_layers = {hashed}: routed by token id; the router's cost is kept")

@@ -157,7 +157,7 @@ def read_minimax_m3(c: Config) -> Model:
     c.value("use_qk_norm", "qk_norm_type")
     sparse = c.section("sparse_attention_config")
     chosen = sparse.per_layer("sparse_attention_freq", layers) if sparse else [0] * layers
-    index = {}
+    index: dict[str, Any] = {}
     if sparse:
         block = sparse.count("sparse_block_size")
         more = sparse.count("sparse_init_block", default=0, minimum=0)
@@ -168,14 +168,14 @@ def read_minimax_m3(c: Config) -> Model:
             "index_topk": block * (sparse.count("sparse_topk_blocks") + more),
         }
         sparse.value("use_sparse_attention", "sparse_disable_index_value", "sparse_score_type")
-    picked = replace(full, **index)  # type: ignore[arg-type]
+    # `count` takes the head weights of DeepSeek's indexer; this one has none
+    less = -hidden * int(index.get("index_heads", 0))
+    picked = replace(full, **index, extra_matrices=less)
     ffn = experts(c, router_bias=c.flag("use_routing_bias", default=True))
     c.value("intermediate_size", "n_shared_experts")
     plain = dense(c, "dense_intermediate_size")
-    # `count` takes the head weights of DeepSeek's indexer; this one has none
-    extra = -hidden * picked.index_heads
     stack = [
-        Layers(1, picked if s else full, ffn if moe else plain, extra if s else 0)
+        Layers(1, picked if s else full, ffn if moe else plain)
         for s, moe in zip(chosen, moe_layers(c, layers), strict=True)
     ]
     return with_mtp(c, assemble(c, stack))
