@@ -76,7 +76,16 @@ def read_table(
         where: named in errors.
         quant: the table ``quantization`` of a ``hf_quant_config.json``.
     """
-    whole = Config(table, where)
+    try:
+        return _read(Config(table, where), name, quant)
+    except InputError:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError) as error:
+        # a value of a kind that no checkpoint has; the message is all that its owner needs
+        raise InputError(f"{where}: cannot be read: {error!r}") from error
+
+
+def _read(whole: Config, name: str, quant: dict[str, Any] | None) -> Model:
     text = next(
         (s for s in map(whole.section, ("text_config", "llm_config", "language_config")) if s),
         whole,

@@ -122,7 +122,7 @@ class Config:
         return values[:layers]
 
     def section(self, key: str) -> Config | None:
-        """Return a table inside this one, or None."""
+        """Return a table inside this one, or None; what is left unread in it is noted."""
         value = self.value(key)
         if value is None:
             return None

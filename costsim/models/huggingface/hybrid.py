@@ -8,6 +8,7 @@ from costsim.models.architecture import Attention, FeedForward, Layers, LinearAt
 from costsim.models.huggingface.config import Config
 from costsim.models.huggingface.decoder import has_experts, with_mtp
 from costsim.models.huggingface.pieces import (
+    MAX_LAYERS,
     assemble,
     dense,
     experts,
@@ -123,7 +124,9 @@ def read_nemotron_h(c: Config) -> Model:
 
     The FFN has no gate (squared ReLU); routed experts may work on a latent size.
     """
-    kinds = _nemotron_kinds(c)
+    kinds = _nemotron_kinds(c)[: MAX_LAYERS + 1]
+    if len(kinds) > MAX_LAYERS:
+        raise c.error(f"more than {MAX_LAYERS} layers")
     allowed = set(_NEMOTRON.values())
     if set(kinds) - allowed:
         raise c.error(f"unknown layer kinds {sorted(set(kinds) - allowed)}")

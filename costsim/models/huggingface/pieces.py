@@ -9,10 +9,18 @@ from typing import Any
 from costsim.models.architecture import Attention, FeedForward, Layers, Model
 from costsim.models.huggingface.config import Config
 
+MAX_LAYERS = 10_000
 
 def layer_count(c: Config) -> int:
-    """Return the number of decoder layers."""
-    return c.count("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+    """Return the number of decoder layers.
+
+    Raises:
+        InputError: there are more than a model could have, which is a slip.
+    """
+    layers = c.count("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+    if layers > MAX_LAYERS:
+        raise c.error(f"num_hidden_layers = {layers}: must be at most {MAX_LAYERS}")
+    return layers
 
 
 def hidden_size(c: Config) -> int:

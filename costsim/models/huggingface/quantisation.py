@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from costsim.models.architecture import Quantisation
@@ -53,6 +55,8 @@ _EXPERTS = {
         ("mixtral", "phimoe", "minimax_m2", "minimax_m3"), "block_sparse_moe.experts.0.w1"
     ),
 }
+# Keys of a block that are read, or that change no size and no rate.
+_KEYS = Path(__file__).with_name("quantisation_keys.json")
 # a share below this is of layers that lack the part (the first dense ones) or a stray module
 _NOTED_SHARE = 0.1
 
@@ -83,11 +87,15 @@ def read_quantisation(
     """
     base = _plain_dtype(c)
     types = Quantisation(base, base, base, base, base, base, "bf16")
-    block: dict[str, Any] = {**(c.value("quantization_config") or {}), **(extra or {})}
+    block = {**_table(c, c.value("quantization_config")), **_table(c, extra)}
     expert_dtype = c.text("expert_dtype")
     if not block:
         return replace(types, activation=base), []
-    notes: list[str] = []
+    known = set(json.loads(_KEYS.read_text(encoding="utf-8")))
+    notes = [
+        f"quantization_config.{key}: not modelled"
+        for key in sorted(set(block) - known) if block[key]
+    ]
     listed = block.get("quantized_layers") or {}
     if listed:
         types = _listed(types, listed, block, notes)
@@ -96,6 +104,13 @@ def read_quantisation(
     if expert_dtype == "fp4" and types.experts.startswith("fp8"):
         types = replace(types, experts="mxfp4")
     return replace(types, kv=_kv_dtype(block, types.kv)), notes
+
+
+def _table(c: Config, block: Any) -> dict[str, Any]:
+    """Return a quantisation block; raises InputError where it is no table."""
+    if block is not None and not isinstance(block, dict):
+        raise c.error(f"quantization_config must be a table, got {type(block).__name__}")
+    return block or {}
 
 
 def _plain_dtype(c: Config) -> str:
