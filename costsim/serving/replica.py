@@ -82,6 +82,7 @@ class Replica:
         self.busy_s = self.block_s = self.batch_s = 0.0
         self.prompt_tokens = self.output_tokens = self.steps = 0
         self.up_since, self.up_before = 0.0, 0.0
+        self.broken = self.retired = False
         self.reset()
 
     spec: ReplicaSpec
