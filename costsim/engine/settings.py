@@ -61,6 +61,12 @@ class EngineSettings:
         routing: expert load.
         lora_rank, lora_adapters: adapters active in a batch; 0 for none.
         weight_offload_share, kv_offload_share: kept in host memory.
+        context_spread: decode attention time over that of equal contexts (split-KV imbalance).
+        kernel_launch_s: host time to start one kernel without CUDA graphs.
+        memory_rule: what ``memory_utilization`` is a share of: ``total`` (vLLM: weights,
+            activations and cache together within that share of the memory), ``static`` (SGLang:
+            weights and cache within it, activations in the rest) or ``free`` (TensorRT-LLM: the
+            cache takes that share of what weights and activations leave).
     """
 
     name: str = "generic"
@@ -83,3 +89,6 @@ class EngineSettings:
     lora_adapters: int = 0
     weight_offload_share: float = 0.0
     kv_offload_share: float = 0.0
+    context_spread: float = 1.0
+    kernel_launch_s: float = 5e-6
+    memory_rule: str = "total"

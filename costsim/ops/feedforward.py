@@ -10,7 +10,7 @@ import numpy as np
 from costsim.dtypes import bytes_per_element
 from costsim.models.architecture import FeedForward
 from costsim.ops.routing import expert_load
-from costsim.ops.shape import Machine, Types
+from costsim.ops.shape import Machine, Tokens, Types
 from costsim.ops.tally import Tally
 
 
@@ -68,7 +68,7 @@ def add_dense(
 
 
 def add_moe(
-    tally: Tally, machine: Machine, ffn: FeedForward, hidden: int, group_tokens: Any,
+    tally: Tally, machine: Machine, ffn: FeedForward, hidden: int, group: Tokens,
     ranks: ExpertRanks, types: Types, shared_types: Types, count: int,
 ) -> None:
     """Add ``count`` MoE layers: router, dispatch, experts on the slowest rank, combine, shared.
@@ -77,12 +77,12 @@ def add_moe(
         tally, machine: where to add, on what.
         ffn: the layer's feed-forward part.
         hidden: d.
-        group_tokens: tokens of one attention group; all ``dp`` groups enter the layer.
+        group: tokens of the fullest attention group; those of all groups enter the layer.
         ranks: layout of the experts.
         types: of the routed experts; shared_types: of the shared ones.
         count: layers.
     """
-    tokens = np.asarray(group_tokens, float) * ranks.dp
+    tokens, group_tokens = np.asarray(group.all_groups, float), group.all
     some = tokens > 0
     router = machine("gemm", m=group_tokens, n=ffn.experts, k=hidden, dtype="bf16",
                      activation="bf16")
@@ -101,8 +101,8 @@ def add_moe(
     tally.add("experts", experts, count, some)
     _add_exchange(tally, machine, ffn, size, tokens, ranks, types, count)
     if ffn.shared_width:
-        add_dense(tally, machine, ffn.shared_width, ffn.gated, hidden, group_tokens, ranks.tp,
-                  shared_types, count, "shared expert")
+        add_dense(tally, machine, ffn.shared_width, ffn.gated, hidden, group_tokens,
+                  ranks.tp * ranks.cp, shared_types, count, "shared expert")
 
 
 def _add_exchange(

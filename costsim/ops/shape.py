@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ from costsim.kernels.calibration import Calibration, Latency
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens of one pass in one attention group (one data-parallel rank).
+    """Tokens of one pass in its fullest attention group (one data-parallel rank).
 
     Args:
         prefill_requests: requests that prefill in this pass.
@@ -24,6 +23,7 @@ class Tokens:
         decode_context: mean context of each.
         decode_width: tokens each decoding request verifies (1 without speculation).
         context_spread: decode attention time over that of equal contexts.
+        all_groups: tokens of all attention groups together.
     """
 
     prefill_requests: Any = 0.0
@@ -33,6 +33,7 @@ class Tokens:
     decode_context: Any = 0.0
     decode_width: Any = 1.0
     context_spread: Any = 1.0
+    all_groups: Any = 0.0
 
     @property
     def prefill(self) -> Any:
@@ -53,6 +54,37 @@ class Tokens:
     def rows_of_head(self) -> Any:
         """Rows of the LM head: the last token of each prompt, every verified token."""
         return np.asarray(self.prefill_requests, float) + self.decode
+
+
+def replica_tokens(
+    prefill_requests: Any, prefill_tokens: Any, prefill_context: Any, decode_requests: Any,
+    decode_context: Any, groups: Any = 1, decode_width: Any = 1.0, context_spread: Any = 1.0,
+) -> Tokens:
+    """Return the tokens of the fullest of ``groups`` attention groups, requests dealt evenly.
+
+    A group holds whole requests, so with fewer requests than groups the fullest has one.
+
+    Args:
+        prefill_requests, prefill_tokens, prefill_context, decode_requests, decode_context: as in
+            `Tokens`, of the whole replica.
+        groups: attention data-parallel ranks.
+        decode_width, context_spread: as in `Tokens`.
+    """
+    prompts, chunk = np.asarray(prefill_requests, float), np.asarray(prefill_tokens, float)
+    prompts = np.where(chunk > 0, prompts, 0.0)
+    decodes = np.asarray(decode_requests, float)
+    everything = prompts * chunk + decodes * decode_width
+    return Tokens(
+        prefill_requests=_fullest(prompts, groups), prefill_tokens=chunk,
+        prefill_context=np.asarray(prefill_context, float),
+        decode_requests=_fullest(decodes, groups),
+        decode_context=np.asarray(decode_context, float), decode_width=decode_width,
+        context_spread=context_spread, all_groups=everything,
+    )
+
+
+def _fullest(requests: Any, groups: Any) -> Any:
+    return np.maximum(requests / np.asarray(groups, float), np.minimum(requests, 1.0))
 
 
 @dataclass(frozen=True)
@@ -80,6 +112,3 @@ class Machine:
 
     def __call__(self, operator: str, **shape: Any) -> Latency:
         return self.calibration.latency(operator, self.hardware, **shape)
-
-
-Kernel = Callable[..., Latency]

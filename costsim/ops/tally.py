@@ -14,6 +14,8 @@ RESOURCES = ("compute", "memory", "network", "host")
 # Errors of two operators of one calibration are taken as half correlated: they share clocks,
 # power limits and software, but not their kernels.
 ERROR_CORRELATION = 0.5
+# Host time depends on the processor and the engine's version; without a fit it is this unsure.
+HOST_LOG_ERROR = 0.3
 
 
 @dataclass
@@ -24,6 +26,8 @@ class Tally:
         by_operator, by_resource: seconds.
         error: seconds times log error, by operator.
         flop, memory_bytes, network_bytes: work per accelerator.
+        calls: kernels started.
+        network: seconds by collective, a part of ``by_operator``.
     """
 
     by_operator: dict[str, Any] = field(default_factory=dict)
@@ -32,6 +36,8 @@ class Tally:
     flop: Any = 0.0
     memory_bytes: Any = 0.0
     network_bytes: Any = 0.0
+    calls: Any = 0.0
+    network: set[str] = field(default_factory=set)
 
     def add(self, name: str, latency: Latency, count: Any = 1.0, when: Any = True) -> None:
         """Add ``count`` calls of a kernel, where ``when`` holds.
@@ -44,30 +50,46 @@ class Tally:
         self.error[name] = self.error.get(name, 0.0) + seconds * latency.log_error
         fixed = latency.fixed_s * weight
         busy = seconds - fixed
-        self._charge(latency, busy)
+        self._charge(name, latency, busy)
+        self.calls = self.calls + weight
         self.by_resource["host"] = self.by_resource["host"] + fixed
         self.flop = self.flop + latency.flop * weight
         self.memory_bytes = self.memory_bytes + latency.memory_bytes * weight
         self.network_bytes = self.network_bytes + latency.network_bytes * weight
 
-    def _charge(self, latency: Latency, busy: Any) -> None:
-        if latency.network_bytes is not None and np.any(latency.network_s):
+    def _charge(self, name: str, latency: Latency, busy: Any) -> None:
+        if np.any(latency.network_s):
+            self.network.add(name)
             self.by_resource["network"] = self.by_resource["network"] + busy
             return
         bound = np.asarray(latency.compute_s) > np.asarray(latency.memory_s)
         self.by_resource["compute"] = self.by_resource["compute"] + np.where(bound, busy, 0.0)
         self.by_resource["memory"] = self.by_resource["memory"] + np.where(bound, 0.0, busy)
 
-    def add_host(self, name: str, seconds: Any, log_error: float = 0.3) -> None:
+    def add_host(self, name: str, seconds: Any, log_error: float = HOST_LOG_ERROR) -> None:
         """Add host time that no kernel covers."""
         self.by_operator[name] = self.by_operator.get(name, 0.0) + seconds
         self.by_resource["host"] = self.by_resource["host"] + seconds
         self.error[name] = self.error.get(name, 0.0) + seconds * log_error
 
-    def hide(self, name: str, resource: str, seconds: Any) -> None:
-        """Take away time that overlaps with other work (``seconds`` ≥ 0)."""
-        self.by_operator[name] = self.by_operator[name] - seconds
-        self.by_resource[resource] = self.by_resource[resource] - seconds
+    def overlap_network(self, share: Any) -> None:
+        """Hide a share of the network's time behind other work, never more than there is of that.
+
+        Args:
+            share: of the collectives' time that can run beside kernels (0 to 1).
+        """
+        network = total({name: self.by_operator[name] for name in self.network})
+        rest = np.maximum(self.seconds - network, 0.0)
+        hidden = np.minimum(network * share, rest)
+        kept = 1.0 - hidden / np.maximum(network, 1e-30)
+        for name in self.network:
+            self.by_operator[name] = self.by_operator[name] * kept
+            self.error[name] = self.error[name] * kept
+        # Launches of collectives stand under host: take the hidden time from both in proportion.
+        wire = self.by_resource["network"]
+        launches = np.maximum(network - wire, 0.0)
+        self.by_resource["network"] = wire * kept
+        self.by_resource["host"] = self.by_resource["host"] - launches * (1.0 - kept)
 
     @property
     def seconds(self) -> Any:

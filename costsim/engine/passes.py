@@ -1,0 +1,149 @@
+"""One pass of tokens through a model: every operator of every layer kind, counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from costsim.dtypes import bytes_per_element
+from costsim.engine.layout import Layout
+from costsim.engine.precision import Precision
+from costsim.engine.settings import EngineSettings
+from costsim.models.architecture import Attention, FeedForward, Layers, LinearAttention, Model
+from costsim.ops.attention import add_attention, add_linear_attention
+from costsim.ops.feedforward import ExpertRanks, add_dense, add_moe
+from costsim.ops.shape import Machine, Tokens, Types
+from costsim.ops.tally import Tally
+
+_ACTIVATION_BYTES = 2.0
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What a pass runs on, besides its tokens.
+
+    Args:
+        model, machine, layout, precision, settings: of the deployment.
+    """
+
+    model: Model
+    machine: Machine
+    layout: Layout
+    precision: Precision
+    settings: EngineSettings
+
+    def types(self, part: str) -> Types:
+        """Return the data types of a part (field of `Precision`); bf16 parts stay bf16."""
+        p = self.precision
+        weight = getattr(p, part)
+        plain = bytes_per_element(weight) >= _ACTIVATION_BYTES
+        return Types(weight, "bf16" if plain else p.activation, p.kv, p.communication)
+
+    @property
+    def ranks(self) -> Any:
+        """Accelerators that slice one attention group's dense layers: tp · cp."""
+        return np.asarray(self.layout.tp, float) * self.layout.cp
+
+    @property
+    def expert_ranks(self) -> ExpertRanks:
+        """Where the experts lie."""
+        at, routing = self.layout, self.settings.routing
+        return ExpertRanks(at.tp, at.dp, at.cp, at.ep, routing.kind, routing.alpha,
+                           routing.counts, routing.replicated_experts)
+
+
+def add_layers(tally: Tally, on: Pass, layers: Layers, tokens: Tokens, count: Any) -> None:
+    """Add ``count`` layers of one kind: mixer, feed-forward part, norms and collectives.
+
+    Args:
+        tally: where to add.
+        on: model, machine, layout, data types.
+        layers: the kind (its own count is not used).
+        tokens: of the pass.
+        count: how many.
+    """
+    mixer, hidden = layers.mixer, on.model.hidden_size
+    types = on.types("attention")
+    if isinstance(mixer, Attention):
+        add_attention(tally, on.machine, mixer, hidden, tokens, on.layout.tp, on.layout.cp,
+                      types, count)
+    elif isinstance(mixer, LinearAttention):
+        add_linear_attention(tally, on.machine, mixer, hidden, tokens, on.ranks, types, count)
+    if mixer is not None:
+        _add_joint(tally, on, tokens, types, count)
+    _add_feed_forward(tally, on, layers.ffn, tokens, count)
+
+
+def _add_feed_forward(
+    tally: Tally, on: Pass, ffn: FeedForward | None, tokens: Tokens, count: Any
+) -> None:
+    if ffn is None or ffn.kind == "none":
+        return
+    types = on.types("ffn")
+    if ffn.kind == "moe":
+        add_moe(tally, on.machine, ffn, on.model.hidden_size, tokens, on.expert_ranks,
+                on.types("experts"), types, count)
+        types = on.types("experts")
+    else:
+        add_dense(tally, on.machine, ffn.width, ffn.gated, on.model.hidden_size, tokens.all,
+                  on.ranks, types, count)
+    _add_joint(tally, on, tokens, types, count)
+
+
+def _add_joint(tally: Tally, on: Pass, tokens: Tokens, types: Types, count: Any) -> None:
+    """Add what follows each sublayer: its all-reduce, residual, norm and quantisation."""
+    rows, some = tokens.all, tokens.all > 0
+    message = rows * on.model.hidden_size * bytes_per_element(on.precision.communication)
+    _add_sum_over_ranks(tally, on, message, count)
+    width = on.model.hidden_size * on.model.hyper_connections
+    share = on.ranks if on.layout.sequence_parallel else 1.0
+    # Residual and normed output written, residual and sublayer output read.
+    moved = 4.0 * _ACTIVATION_BYTES * rows * width / share
+    tally.add("norm and residual", on.machine("elementwise", bytes=moved), count, some)
+    if bytes_per_element(types.activation) < _ACTIVATION_BYTES:
+        narrow = bytes_per_element(types.activation)
+        moved = rows * on.model.hidden_size * (_ACTIVATION_BYTES + narrow)
+        tally.add("quantise", on.machine("elementwise", bytes=moved), count, some)
+
+
+def _add_sum_over_ranks(tally: Tally, on: Pass, message: Any, count: Any) -> None:
+    """Add the all-reduce over tp · cp ranks, or its two halves with sequence parallelism."""
+    many = (on.ranks > 1) & (message > 0)
+    if not np.any(many):
+        return
+    names = ("reduce_scatter", "all_gather") if on.layout.sequence_parallel else ("all_reduce",)
+    for name in names:
+        latency = on.machine(name, ranks=on.ranks, message_bytes=message)
+        tally.add(name.replace("_", "-"), latency, count, many)
+
+
+def add_ends(tally: Tally, on: Pass, tokens: Tokens) -> None:
+    """Add embedding, LM head (last token of a prompt, each decoded token) and sampling."""
+    model, rows = on.model, tokens.rows_of_head
+    hidden, vocabulary = model.hidden_size, model.vocab_size / on.ranks
+    moved = tokens.all * hidden * 2.0 * _ACTIVATION_BYTES
+    tally.add("embedding", on.machine("elementwise", bytes=moved), 1.0, tokens.all > 0)
+    types = on.types("head")
+    head = on.machine("gemm", m=rows, n=vocabulary, k=hidden, dtype=types.weight,
+                      activation=types.activation)
+    tally.add("lm head", head, 1.0, rows > 0)
+    if np.any(on.ranks > 1):
+        logits = rows * model.vocab_size * _ACTIVATION_BYTES
+        gather = on.machine("all_gather", ranks=on.ranks, message_bytes=logits)
+        tally.add("all-gather", gather, 1.0, (on.ranks > 1) & (rows > 0))
+    sampling = on.machine("elementwise", bytes=rows * model.vocab_size * 8.0)
+    tally.add("sampling", sampling, 1.0, rows > 0)
+
+
+def add_stage_transfers(tally: Tally, on: Pass, tokens: Tokens) -> None:
+    """Add the sends of hidden states from each pipeline stage to the next."""
+    stages = np.asarray(on.layout.pp, float)
+    if not np.any(stages > 1):
+        return
+    stage = on.ranks * on.layout.dp
+    message = tokens.all * on.model.hidden_size * _ACTIVATION_BYTES / on.ranks
+    across = stage * 2 > np.asarray(on.machine.hardware.scale_up.domain_size, float)
+    latency = on.machine("point_to_point", message_bytes=message, across_nodes=across)
+    tally.add("pipeline send", latency, stages - 1.0, (stages > 1) & (tokens.all > 0))
