@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from costsim.models.architecture import Attention, FeedForward, Layers, LinearAttention, Model
+from costsim.models.parameters import layer_parameters
 
 # Multiply-adds per state element and token: the delta rule reads the state, corrects it and reads
 # it again (Gated DeltaNet, KDA); Mamba-2 and lightning attention update and read once.
@@ -76,10 +77,8 @@ def layer_flop_per_token(
         absorbed: MLA in its decode form, which works on the latent (2·r + rope per pair and
             head), instead of the expanded one.
 
-    Source: docs of the formulas in Kaplan et al., arXiv:2001.08361, table 1.
+    Source: Kaplan et al., arXiv:2001.08361, table 1.
     """
-    from costsim.models.count import layer_parameters
-
     part = layer_parameters(model, layers)
     matrices = part.active - part.norms - _small_parameters(layers)
     return 2.0 * matrices + _mixer_flop(layers.mixer, context, absorbed)

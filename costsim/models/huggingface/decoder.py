@@ -16,6 +16,7 @@ from costsim.models.huggingface.pieces import (
     moe_layers,
     mtp_parameters,
 )
+from costsim.models.parameters import layer_parameters
 
 
 @dataclass(frozen=True)
@@ -215,8 +216,6 @@ def read_decoder(c: Config, traits: Traits | None = None) -> Model:
 
 def with_mtp(c: Config, model: Model) -> Model:
     """Return the model with the multi-token-prediction layers its config names."""
-    from costsim.models.count import layer_parameters
-
     count = c.count(
         "num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules", default=0,
         minimum=0,

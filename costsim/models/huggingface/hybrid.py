@@ -18,6 +18,7 @@ from costsim.models.huggingface.pieces import (
     mla,
     moe_layers,
 )
+from costsim.models.parameters import layer_parameters
 
 
 def gated_deltanet(c: Config) -> LinearAttention:
@@ -147,8 +148,6 @@ def read_nemotron_h(c: Config) -> Model:
 
 
 def _nemotron_mtp(c: Config, model: Model, parts: dict[str, Layers]) -> Model:
-    from costsim.models.count import layer_parameters
-
     count = c.count("num_nextn_predict_layers", default=0, minimum=0)
     pattern = c.text("mtp_hybrid_override_pattern")
     kinds = [_NEMOTRON.get(letter, "") for letter in pattern] or c.items("mtp_layers_block_type")

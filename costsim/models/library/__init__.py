@@ -1,0 +1,1 @@
+"""Models that ship, one TOML file each."""
