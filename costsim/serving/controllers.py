@@ -74,7 +74,8 @@ class Failures:
                 replica.broken = True
             elif not fails and replica.broken:
                 replica.broken = False
-                fleet.open(replica)
+                for member in replica.together():
+                    fleet.open(member)
             else:
                 mean = self.mtbf_s
                 fails = False
@@ -113,14 +114,15 @@ class RollingRestart:
     def act(self, fleet: Fleet, now: float) -> None:
         """Go on with the replica whose turn it is."""
         if self.state == "down":
-            fleet.open(fleet.replicas[self.at])
+            for member in fleet.replicas[self.at].together():
+                fleet.open(member)
             self.state = "waiting"
         if self.state == "waiting" and not self._next(fleet, now):
             return
         replica = fleet.replicas[self.at]
         if not replica.up:
             self.state = "waiting"
-        elif replica.load == 0 and not replica.held or now - self.since > self.drain_limit_s:
+        elif not any(m.load or m.held for m in replica.together()) or now - self.since > self.drain_limit_s:
             fleet.fail(replica)
             self.state, self.next_time = "down", now + self.down_s
             return
@@ -132,8 +134,11 @@ class RollingRestart:
             self.next_time = NEVER
             return False
         replica = fleet.replicas[self.at]
+        if replica.together()[0] is not replica:
+            return self._next(fleet, now)
         if replica.up and not replica.draining:
-            fleet.close(replica)
+            for member in replica.together():
+                fleet.close(member)
             self.state, self.since = "draining", now
         return True
 
@@ -193,7 +198,7 @@ class Autoscaler:
         spec = self._spec(pool)
         while self.starting and self.starting[0] <= now:
             self._open_one(fleet, pool, spec, self.starting.pop(0))
-        taking = [r for r in pool.taking(self.role == "decode") if r.role == self.role]
+        taking = [r for r in pool.taking(self.role == "decode") if self._leads(r)]
         wanted = min(self.most, max(self.least, self._wanted(fleet, pool, spec, taking)))
         have = len(taking) + len(self.starting)
         if wanted > have:
@@ -206,12 +211,17 @@ class Autoscaler:
         if self.starting:
             self.next_time = min(self.next_time, max(now, self.starting[0]))
 
+    def _leads(self, replica: Replica) -> bool:
+        """Whether a replica is of the role that is scaled, and the first of its lock-step group."""
+        return replica.role == self.role and replica.together()[0] is replica
+
     def _spec(self, pool: Pool) -> ReplicaSpec:
         return next(r.spec for r in pool.members if r.role == self.role)
 
     def _wanted(self, fleet: Fleet, pool: Pool, spec: ReplicaSpec, taking: list[Replica]) -> int:
-        slots = self.slots or spec.scheduler.max_num_seqs
-        waiting = len(pool.backlog) + sum(r.waiting.size for r in taking)
+        slots = self.slots or spec.scheduler.max_num_seqs * spec.ranks
+        waiting = len(pool.backlog)
+        waiting += sum(m.waiting.size for r in taking for m in r.together())
         if self.metric == "queue":
             ratio = waiting / max(1, len(taking)) / self.target
             grown = len(taking) + 1 if ratio > 1 else len(taking)
@@ -227,22 +237,27 @@ class Autoscaler:
 
     def _open_one(self, fleet: Fleet, pool: Pool, spec: ReplicaSpec, ready: float) -> None:
         closed = next(
-            (r for r in pool.members if not r.up and r.retired and r.role == self.role), None
+            (r for r in pool.members if not r.up and r.retired and self._leads(r)), None
         )
-        replica = closed or fleet.add_replica(pool, spec)
-        replica.retired = False
-        if closed is not None:
-            fleet.open(closed)
-        replica.up_since = ready - self.cold_start_s
+        members = closed.together() if closed else fleet.add_group(pool, spec)
+        for replica in members:
+            replica.retired = False
+            if closed is not None:
+                fleet.open(replica)
+            replica.up_since = ready - self.cold_start_s
 
     def _shrink(self, fleet: Fleet, taking: list[Replica], count: int, now: float) -> None:
         self.decisions += 1
         self.last_shrink = now
-        for replica in sorted(taking, key=lambda r: (r.load, -r.index))[:count]:
-            fleet.close(replica)
-            replica.retired = True
+        loads = {r.index: sum(m.load for m in r.together()) for r in taking}
+        for leader in sorted(taking, key=lambda r: (loads[r.index], -r.index))[:count]:
+            for replica in leader.together():
+                fleet.close(replica)
+                replica.retired = True
 
     def _retire(self, fleet: Fleet, pool: Pool) -> None:
         for replica in pool.members:
-            if replica.retired and replica.up and not replica.load and not replica.held:
+            if not (replica.retired and replica.up and self._leads(replica)):
+                continue
+            if not any(m.load or m.held for m in replica.together()):
                 fleet.fail(replica)

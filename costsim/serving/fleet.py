@@ -16,6 +16,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from costsim.errors import InputError
+from costsim.serving.lockstep import Lockstep, LockstepCost, Rank, SlowestRank
 from costsim.serving.replica import NEVER, Replica
 from costsim.serving.requests import FAILED, FINISHED, REJECTED, TIMED_OUT, WAITING, RequestTable
 from costsim.serving.routers import LeastOutstanding, Router, make_router
@@ -43,6 +44,9 @@ class ReplicaSpec:
         accelerators: of one replica.
         idle_w, busy_w: power of one replica.
         kv_bytes_per_token: moved per prompt token from prefill to decode replicas.
+        ranks: data-parallel ranks that step together (each with the scheduler, the cache and the
+            accelerators given); 1 for a replica of its own.
+        lockstep: time of their common step; the slowest rank's where None.
     """
 
     cost: StepCost
@@ -55,6 +59,8 @@ class ReplicaSpec:
     idle_w: float = 0.0
     busy_w: float = 0.0
     kv_bytes_per_token: float = 0.0
+    ranks: int = 1
+    lockstep: LockstepCost | None = None
 
     @property
     def blocks(self) -> int:
@@ -173,9 +179,9 @@ class Fleet:
         self.pools.append(pool)
         return pool
 
-    def add_replica(self, pool: Pool, spec: ReplicaSpec) -> Replica:
-        """Add a replica that takes requests at once."""
-        replica = Replica(
+    def _add_replica(self, pool: Pool, spec: ReplicaSpec) -> Replica:
+        kind = Rank if spec.ranks > 1 else Replica
+        replica = kind(
             len(self.replicas), spec.cost, spec.scheduler, spec.blocks, self.requests, self,
             spec.role, self.hash_tokens, self.leaps,
         )  # fmt: skip
@@ -183,12 +189,23 @@ class Fleet:
         replica.up = False
         self.replicas.append(replica)
         pool.members.append(replica)
-        self.open(replica)
         return replica
+
+    def add_group(self, pool: Pool, spec: ReplicaSpec) -> list[Replica]:
+        """Add a replica, or the ranks that step together; they take requests at once."""
+        members = [self._add_replica(pool, spec) for _ in range(spec.ranks)]
+        if spec.ranks > 1:
+            lockstep = spec.lockstep or SlowestRank(spec.cost)
+            Lockstep([m for m in members if isinstance(m, Rank)], lockstep, self.leaps)
+        for member in members:
+            self.open(member)
+        return members
 
     def open(self, replica: Replica) -> None:
         """Let a replica take requests; those that waited for one go to it."""
         pool = replica.pool
+        if replica.up and not replica.draining:
+            return
         if not replica.up:
             replica.up_since = self.now
         replica.up, replica.draining = True, False
@@ -458,8 +475,16 @@ class Fleet:
             self._take(replica, request)
 
     def fail(self, replica: Replica) -> None:
-        """A replica is gone with all that it held; its requests are sent again or lost."""
-        self.close(replica)
+        """A replica is gone with all that it held; its requests are sent again or lost.
+
+        Ranks in lock-step go down together.
+        """
+        for member in replica.together():
+            self.close(member)
+        for member in replica.together():
+            self._fail_one(member)
+
+    def _fail_one(self, replica: Replica) -> None:
         self.shut(replica)
         lost = replica.fail()
         self._post(replica)

@@ -88,6 +88,10 @@ class Replica:
     spec: ReplicaSpec
     pool: Pool
 
+    def together(self) -> list[Replica]:
+        """Return the replicas that stand and fall with this one."""
+        return [self]
+
     def up_time(self, now: float) -> float:
         """Return the time this replica has stood ready up to ``now`` (s)."""
         return self.up_before + (now - self.up_since if self.up else 0.0)
@@ -130,7 +134,7 @@ class Replica:
             and len(self.order) < self.max_seqs
             and (not blocked or (self.prioritised and waiting.head() == request))
         ):
-            self._interrupt(now)
+            self.interrupt(now)
 
     def deliver(self, request: int, now: float) -> None:
         """The cache of a request has arrived; it decodes from the next step on."""
@@ -168,19 +172,22 @@ class Replica:
 
     def wake(self, now: float) -> None:
         """Finish the leap that ends now and begin the next one."""
-        self._complete(now)
+        self.complete(now)
         self.begin(now)
 
     # --- one leap ---------------------------------------------------------------------------
 
-    def begin(self, now: float) -> None:
-        """Form the next step, and leap over as many like it as nothing can interrupt."""
+    def prepare(self, now: float) -> None:
+        """Form the next step: who decodes, and which prompt tokens are read."""
         if self.ready:
             self._join_ready()
-        batch = self.batch
         self.preempted = False
         self.decodes = self.form(self, now)
-        taken = self.taken
+
+    def begin(self, now: float) -> None:
+        """Form the next step, and leap over as many like it as nothing can interrupt."""
+        self.prepare(now)
+        batch, taken = self.batch, self.taken
         size = batch.size if self.decodes else 0
         self.start = now
         if taken:
@@ -189,7 +196,7 @@ class Replica:
             self.leap = 1
             self.end = now + self.cost.mixed(size, batch.context if size else 0, chunks)
         elif size:
-            self.leap = self._longest_leap() if self.leaps and not self.preempted else 1
+            self.leap = self.longest_leap() if self.leaps and not self.preempted else 1
             line = self.cost.decode(size)
             self.end = now + line.total(batch.context, size, self.leap)
         else:
@@ -197,7 +204,7 @@ class Replica:
         if self.cache is not None:
             self.cache.shrink(self.free)
 
-    def _longest_leap(self) -> int:
+    def longest_leap(self) -> int:
         """Return the steps until a request finishes or the blocks run out."""
         batch = self.batch
         most = batch.next_finish()
@@ -215,7 +222,7 @@ class Replica:
                 high = middle
         return low
 
-    def _interrupt(self, now: float) -> None:
+    def interrupt(self, now: float) -> None:
         """Cut the leap short at the end of the step that is under way."""
         batch = self.batch
         line = self.cost.decode(batch.size)
@@ -228,9 +235,10 @@ class Replica:
         if self.end == NEVER:
             self.begin(now)
         elif self.leap > 1:
-            self._interrupt(now)
+            self.interrupt(now)
 
-    def _complete(self, now: float) -> None:
+    def complete(self, now: float) -> None:
+        """Account for the leap that ends now: tokens, blocks, who is done."""
         seconds, leap, batch = now - self.start, self.leap, self.batch
         self.leap = 0
         self.busy_s += seconds

@@ -111,7 +111,7 @@ def build_fleet(
                 _check_hashes(spec, traffic)
                 made = replace(spec, cost=with_overhead(spec.cost, spec.scheduler))
                 for _ in range(spec.count):
-                    fleet.add_replica(pool, made)
+                    fleet.add_group(pool, made)
     fleet.overhead = max(spec.scheduler.request_overhead_s for spec in specs)
     return fleet
 

@@ -66,7 +66,8 @@ def random_fleet(choose: Random, scheduler: Scheduler) -> tuple[list[ReplicaSpec
                             kv_bytes_per_token=1.2345678e5)  # fmt: skip
         second = ReplicaSpec(cost, tokens, scheduler, choose.choice([1, 3]), role="decode")
         return [first, second], Link(choose.choice([1e7, 1e9]), 1.37e-3)
-    return [ReplicaSpec(cost, tokens, scheduler, choose.choice([1, 2, 5]))], None
+    ranks = choose.choice([1, 1, 3])
+    return [ReplicaSpec(cost, tokens, scheduler, choose.choice([1, 2, 5]), ranks=ranks)], None
 
 
 def random_controllers(choose: Random, seed: int, role: str) -> list[Any]:
