@@ -81,7 +81,7 @@ class Hardware:
         borrowed_calibration: the relative whose calibration it borrows, ``""`` for none.
         structured_sparsity: ratio of the peak rate with 2:4 weights to the dense rate (1 or 2).
         sources: ``field -> {"source", "retrieved", "provenance"}`` for every sourced figure.
-        provenance: ``datasheet`` … ``unverified`` or ``rumoured``: the worst of its principal figures'.
+        provenance: ``datasheet`` … ``rumoured``: the worst of its principal figures'.
     """
 
     name: str
