@@ -1,0 +1,170 @@
+"""Rent of accelerators: many dated quotes in, a low, central and high price out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+
+from costsim.economics.tables import number, read_table, table_path
+from costsim.errors import InputError, unknown_name
+from costsim.hardware.accelerator import Hardware, Price
+
+TERMS = ("on_demand", "spot", "reserved_1y", "reserved_3y", "owned")
+STALE_DAYS = 180
+CURRENT_DAYS = 550
+
+
+@dataclass(frozen=True)
+class Rent:
+    """Price of one accelerator for an hour, as a range; iterates as low, central, high.
+
+    Args:
+        low, central, high: $/h; least, median and greatest of the current quotes. Arrays where
+            the hardware's prices are arrays.
+        term: one of `TERMS`.
+        quotes: the prices it was made from.
+        newest: ISO date of the newest of them.
+        age_days: of the newest quote on the day asked.
+    """
+
+    low: Any
+    central: Any
+    high: Any
+    term: str
+    quotes: tuple[Price, ...]
+    newest: str
+    age_days: int
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.low, self.central, self.high))
+
+    @property
+    def stale(self) -> bool:
+        """Whether even the newest quote is older than 180 days."""
+        return self.age_days > STALE_DAYS
+
+    @property
+    def log_error(self) -> tuple[float, float]:
+        """Standard deviations of log price below and above, the range taken as 90 %."""
+        centre = np.asarray(self.central, dtype=float)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            below = np.log(centre / np.asarray(self.low, dtype=float)) / 1.6448536
+            above = np.log(np.asarray(self.high, dtype=float) / centre) / 1.6448536
+        return float(np.nan_to_num(np.max(below))), float(np.nan_to_num(np.max(above)))
+
+    @property
+    def note(self) -> str:
+        """One line for a table: how many quotes, how old, whether stale."""
+        sources = {q.provider or q.source for q in self.quotes}
+        text = f"{self.term}, {len(self.quotes)} quotes of {len(sources)} sources to {self.newest}"
+        if any(q.provenance == "rumoured" for q in self.quotes):
+            text += ", rumoured"
+        return text + (f"; STALE: {self.age_days} days old" if self.stale else "")
+
+
+def rent(
+    hardware: Hardware,
+    term: str = "on_demand",
+    *,
+    provider: str = "",
+    region: str = "",
+    today: date | None = None,
+) -> Rent:
+    """Return what one accelerator costs to rent for an hour.
+
+    Quotes come from the hardware's profile and from the table ``rents`` (a user's own
+    ``prices/rents.toml`` replaces the shipped one). Those of the 550 days before the newest
+    count: low and high are the extremes, central is the median.
+
+    Args:
+        hardware: whose price.
+        term: one of `TERMS`.
+        provider, region: only quotes of these, where given (any letter case).
+        today: the day that ages count from; the current day by default.
+
+    Raises:
+        InputError: the term is unknown, or there is no quote; the message names those there are.
+    """
+    if term not in TERMS:
+        raise unknown_name("price term", term, TERMS)
+    quotes = [q for q in quotes_of(hardware) if q.kind == term and _matches(q, provider, region)]
+    if not quotes:
+        raise InputError(_nothing(hardware, term, provider, region))
+    dates = [parse_date(q.date, hardware.name) for q in quotes]
+    newest = max(dates)
+    current = tuple(
+        q for q, d in zip(quotes, dates, strict=True) if (newest - d).days <= CURRENT_DAYS
+    )
+    values = np.stack(np.broadcast_arrays(*(np.asarray(q.usd_per_hour, float) for q in current)))
+    low, central, high = values.min(axis=0), np.median(values, axis=0), values.max(axis=0)
+    if values.ndim == 1:
+        low, central, high = float(low), float(central), float(high)
+    age = ((today or date.today()) - newest).days
+    return Rent(low, central, high, term, current, newest.isoformat(), age)
+
+
+def quotes_of(hardware: Hardware) -> list[Price]:
+    """Return every quote for an accelerator: its profile's, then the table's."""
+    return [*hardware.prices, *_table_quotes().get(hardware.name, [])]
+
+
+def terms_of(hardware: Hardware) -> list[str]:
+    """Return the terms for which there is a quote, in the order of `TERMS`."""
+    kinds = {q.kind for q in quotes_of(hardware)}
+    return [term for term in TERMS if term in kinds]
+
+
+def parse_date(text: str, where: str) -> date:
+    """Return the day of an ISO date; a year or a month counts as its last day known.
+
+    Raises:
+        InputError: it is no date.
+    """
+    parts = text.split("-")
+    try:
+        year = int(parts[0])
+        month = int(parts[1]) if len(parts) > 1 else 6
+        return date(year, month, int(parts[2]) if len(parts) > 2 else 15)
+    except (ValueError, IndexError):
+        raise InputError(f"{where}: price date '{text}': must be YYYY-MM-DD") from None
+
+
+def _matches(quote: Price, provider: str, region: str) -> bool:
+    asked = ((provider, quote.provider), (region, quote.region))
+    return all(not want or want.lower() == have.lower() for want, have in asked)
+
+
+def _nothing(hardware: Hardware, term: str, provider: str, region: str) -> str:
+    where = "".join(f", {k} {v}" for k, v in (("provider", provider), ("region", region)) if v)
+    found = terms_of(hardware)
+    known = f"quotes exist for {', '.join(found)}" if found else "it has no prices at all"
+    return f"hardware '{hardware.name}': no price for term {term}{where}; {known}"
+
+
+def _table_quotes() -> dict[str, list[Price]]:
+    where = str(table_path("rents"))
+    found: dict[str, list[Price]] = {}
+    for row in read_table("rents").get("quote", []):
+        unknown = set(row) - {"hardware", "provider", "region", "date", "source", "provenance",
+                              *TERMS}  # fmt: skip
+        if unknown:
+            raise unknown_name(f"key in {where}", min(unknown), TERMS)
+        for term in TERMS:
+            if term in row:
+                found.setdefault(str(row.get("hardware")), []).append(_price(row, term, where))
+    return found
+
+
+def _price(row: dict[str, Any], term: str, where: str) -> Price:
+    source = str(row.get("source", ""))
+    if not source:
+        raise InputError(f"{where}: a quote of {row.get('hardware')} has no source")
+    return Price(
+        term, number(row, term, where), str(row.get("date", "")), source,
+        str(row.get("provider", "")), str(row.get("region", "")),
+        str(row.get("provenance", "published")),
+    )  # fmt: skip
