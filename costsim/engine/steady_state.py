@@ -1,10 +1,4 @@
-"""Steady state of continuous batching: a closed loop of B requests that decode and prefill.
-
-Every request needs its prompt prefilled once and OSL − 1 further steps. While it decodes, the
-prompts of the others are prefilled in between (in chunks that share the steps, or in steps of
-their own), which stretches its time per output token: TPOT = t_decode + (B/OSL)·Δ, Δ the extra
-time of one prompt. The loop closes as B = X·(TTFT + (OSL − 1)·TPOT).
-"""
+"""Steady state of continuous batching: latencies, throughput and limits at a batch."""
 
 from __future__ import annotations
 
@@ -13,12 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from costsim.dtypes import bytes_per_element, rate_of
 from costsim.engine.deployment import Deployment
+from costsim.engine.loop import LoopState, StepCurve, close_loop
 from costsim.engine.memory import max_batch, memory_budget
-from costsim.engine.speculation import tokens_per_step
+from costsim.engine.speculation import decode_steps, tokens_per_step, verify_width
 from costsim.engine.step import StepTime, step_time
+from costsim.engine.weights import is_moe
 from costsim.errors import InputError
 from costsim.ops.tally import RESOURCES
+
+# Shares of the batch at which the decode step is computed; it is linear in between.
+_KNOTS = (0.25, 1.0)
+# What the steady-state formulas themselves are unsure of (queueing, arrival in the step), on top
+# of the kernels: unverified until the validation's calibration rows fit it.
+_LOOP_LOG_ERROR_TTFT, _LOOP_LOG_ERROR_TPOT = 0.25, 0.05
 
 
 @dataclass(frozen=True)
@@ -30,14 +33,16 @@ class OperatingPoint:
         ttft_s, tpot_s, e2e_s: mean latencies.
         requests_per_s, output_tokens_per_s: of the replica.
         output_tokens_per_s_per_accelerator: the same per accelerator.
-        fits: whether B requests of full length fit the memory.
+        fits: whether B such requests fit the memory and the engine's limit.
         max_batch: how many do.
-        decode, prefill: time of a decode step and of one prompt on its own.
+        decode, prefill: time of a decode step of the batch, and of one chunk of a prompt alone.
         bottleneck: ``compute``, ``memory``, ``network`` or ``host``.
         mfu, mbu: useful FLOP over peak, bytes over bandwidth.
         activity: share of the accelerator's dynamic power that is drawn.
         log_error_ttft, log_error_tpot, log_error_throughput: of log(actual / predicted).
         input_time_share: share of busy time spent on prompts.
+        decoding: mean requests that decode; the rest wait or prefill.
+        waiting_s: part of TTFT before the prompt's own steps.
     """
 
     batch: Any
@@ -61,6 +66,34 @@ class OperatingPoint:
     log_error_tpot: Any
     log_error_throughput: Any
     input_time_share: Any
+    decoding: Any
+    waiting_s: Any
+
+
+def operating_point(deployment: Deployment, batch: Any, isl: Any, osl: Any) -> OperatingPoint:
+    """Return the steady state of a deployment at ``batch`` requests in flight.
+
+    Args:
+        deployment: what runs; fields of layout and hardware may be arrays.
+        batch: requests in flight in the replica. It may be above what fits (``fits`` is False
+            then, and times are those of a memory large enough).
+        isl, osl: prompt and output tokens of a request (means).
+
+    Raises:
+        InputError: a number is not positive.
+
+    Formulas: `costsim.engine.loop` and docs/engine.md.
+    """
+    _check_positive(batch=batch, isl=isl, osl=osl)
+    batch, isl, osl = (np.asarray(x, float) for x in (batch, isl, osl))
+    # Each pipeline stage always works on one of pp micro-batches.
+    stages = np.asarray(deployment.layout.pp, float)
+    micro = np.maximum(batch / stages, 1.0)
+    prompt = _Prompt.of(deployment, isl)
+    curve, decode, prefill, mixed = _curve(deployment, micro, isl, osl, prompt)
+    steps = decode_steps(deployment.settings, osl)
+    loop = close_loop(curve, micro, steps, not deployment.settings.chunked_prefill)
+    return _assemble(deployment, batch, isl, osl, steps, loop, decode, prefill, mixed, prompt)
 
 
 def _check_positive(**values: Any) -> None:
@@ -72,152 +105,112 @@ def _check_positive(**values: Any) -> None:
 
 @dataclass(frozen=True)
 class _Prompt:
-    """One prompt's prefill: its own time and what it adds to the decodes beside it."""
+    """How a prompt is cut up: new and cached tokens, chunks, and the mean chunk."""
 
-    step: StepTime
-    alone_s: Any
-    extra_s: Any
+    new: Any
+    cached: Any
     chunks: Any
+    chunk: Any
+    context: Any
+    budget: Any
+
+    @classmethod
+    def of(cls, deployment: Deployment, isl: Any) -> _Prompt:
+        settings = deployment.settings
+        new = np.maximum(isl * (1.0 - settings.prefix_hit_share), 1.0)
+        budget = float(settings.max_num_batched_tokens)
+        chunks = np.ceil(new / budget)
+        chunk = new / chunks
+        # The mean chunk sees half of the new tokens before it, besides the cached prefix.
+        return cls(new, isl - new, chunks, chunk, isl - new + 0.5 * (new - chunk), budget)
 
 
-def _prompt(deployment: Deployment, batch: Any, isl: Any, decode: StepTime) -> _Prompt:
-    """Return the cost of one prompt, in chunks of the token budget where chunking is on."""
-    settings = deployment.settings
-    new = np.maximum(np.asarray(isl, float) * (1.0 - settings.prefix_hit_share), 1.0)
-    cached = np.asarray(isl, float) - new
-    budget = float(settings.max_num_batched_tokens)
-    chunks = np.ceil(new / budget)
-    size = new / chunks
-    # The mean chunk sees half of the new tokens before it, besides the cached prefix.
-    context = cached + (new - size) / 2.0
-    step = step_time(deployment, prefill_requests=1.0, prefill_tokens=size,
-                     prefill_context=context)
-    alone = step.seconds * chunks
-    if not settings.chunked_prefill:
-        return _Prompt(step, alone, alone, chunks)
-    # In a shared step the weights are read once and the host works once for both.
-    shared = np.minimum(decode.seconds, step.seconds)
-    saved = shared * _shared_share(decode)
-    extra = np.maximum(step.seconds - saved, 0.1 * step.seconds) * chunks
-    return _Prompt(step, alone, extra * (1.0 + settings.prefill_interference), chunks)
-
-
-_NOT_SHARED = ("attention (decode)", "indexer", "sampling", "linear attention")
-
-
-def _shared_share(decode: StepTime) -> Any:
-    """Return the share of a decode step that a prefill in the same pass makes unnecessary."""
-    own: Any = sum(decode.by_operator.get(name, 0.0) for name in _NOT_SHARED)
-    return np.clip(1.0 - own / np.maximum(decode.seconds, 1e-30), 0.0, 1.0)
-
-
-def _close_loop(
-    batch: Any, osl: Any, steps: Any, t_decode: Any, extra: Any, alone: Any, dp: Any
-) -> tuple[Any, Any, Any, Any]:
-    """Return TTFT, time per step, throughput and prefill share of the closed loop.
-
-    Prompts of a group queue for the same steps: with prefill utilisation ρ a new prompt waits
-    about ρ·Δ/2(1 − ρ), never more than the other B − 1 prompts together.
-    """
-    b, group = np.asarray(batch, float), np.asarray(batch, float) / dp
-    decoding = group
-    ttft, per_step = alone + t_decode, t_decode
-    for _ in range(12):
-        per_step = t_decode + decoding / steps * extra
-        life = steps * per_step
-        rho = np.clip(extra * decoding / np.maximum(life, 1e-30), 0.0, 0.98)
-        wait = np.minimum(rho * extra / (2.0 * (1.0 - rho)), np.maximum(group - 1.0, 0.0) * extra)
-        ttft = wait + 0.5 * t_decode + alone
-        decoding = group * life / (life + ttft)
-    rate = b / (ttft + steps * per_step)
-    return ttft, per_step, rate, rho
-
-
-def operating_point(deployment: Deployment, *, batch: Any, isl: Any, osl: Any) -> OperatingPoint:
-    """Return the steady state of a deployment at ``batch`` requests in flight.
-
-    Args:
-        deployment: what runs; fields of layout and hardware may be arrays.
-        batch: requests in flight in the replica.
-        isl, osl: prompt and output tokens of a request (means).
-
-    Raises:
-        InputError: a number is not positive.
-    """
-    _check_positive(batch=batch, isl=isl, osl=osl)
-    layout = deployment.layout
-    pp, dp = np.asarray(layout.pp, float), np.asarray(layout.dp, float)
-    b, out = np.asarray(batch, float), np.asarray(osl, float)
-    context = np.asarray(isl, float) + out / 2.0
-    per_step, width = tokens_per_step(deployment.settings.speculation)
-    decode = step_time(deployment, decode_requests=np.ceil(b / pp), decode_context=context,
-                       decode_width=width)
-    draft = _draft_time(deployment, decode)
-    t_decode = decode.seconds + draft
-    prompt = _prompt(deployment, b, isl, decode)
-    steps = np.maximum(out - 1.0, 1e-9) / per_step
-    ttft, step_s, rate, rho = _close_loop(b / pp, out, np.maximum(steps, 1e-9), t_decode,
-                                          prompt.extra_s / pp, prompt.alone_s, dp)
-    rate = rate * pp
-    tpot = step_s / per_step
-    budget = memory_budget(deployment)
-    limit = max_batch(deployment, np.asarray(isl, float) + out, budget)
-    tokens = rate * out
-    return _assemble(deployment, b, isl, osl, ttft, tpot, steps * step_s, rate, tokens, limit,
-                     budget.fits, decode, prompt, rho, per_step)
-
-
-def _draft_time(deployment: Deployment, decode: StepTime) -> Any:
-    """Return the time of the draft steps: γ passes of an MTP or draft layer beside each verify."""
-    speculation = deployment.settings.speculation
-    if speculation is None:
-        return 0.0
-    layers = max(sum(each.count for each in deployment.model.layers), 1)
-    # One layer's share of the step, plus the head, once per drafted token.
-    head = decode.by_operator.get("lm head", 0.0)
-    return speculation.draft_tokens * ((decode.seconds - head) / layers + head)
+def _curve(
+    deployment: Deployment, micro: Any, isl: Any, osl: Any, prompt: _Prompt
+) -> tuple[StepCurve, StepTime, StepTime, StepTime]:
+    """Return the step times that the loop needs, and the steps behind them."""
+    context = isl + 0.5 * osl
+    knots = [np.maximum(share * micro, np.minimum(micro, 1.0)) for share in _KNOTS]
+    decodes = [step_time(deployment, decode_requests=b, decode_context=context) for b in knots]
+    groups = np.asarray(deployment.layout.dp, float)
+    width = verify_width(deployment.settings)
+    together = deployment.settings.chunked_prefill
+    room = np.maximum(prompt.budget - (width * micro / groups if together else 0.0),
+                      0.25 * prompt.budget)
+    many = np.maximum(groups * room / prompt.chunk, 1.0)
+    beside = {"decode_requests": micro, "decode_context": context} if together else {}
+    first = step_time(deployment, 1.0, prompt.chunk, prompt.context, **beside)
+    full = step_time(deployment, many, prompt.chunk, prompt.context, **beside)
+    alone = step_time(deployment, 1.0, prompt.chunk, prompt.context) if together else first
+    base = decodes[-1].seconds if together else 0.0
+    stretch = (1.0 + deployment.settings.prefill_interference)
+    curve = StepCurve(
+        requests=knots, decode_s=[d.seconds for d in decodes],
+        first_s=np.maximum(first.seconds - base, 0.0) * stretch, first_tokens=prompt.chunk,
+        full_s=np.maximum(full.seconds - base, 0.0) * stretch, full_tokens=many * prompt.chunk,
+        alone_s=alone.seconds, chunks=prompt.chunks, prompt_tokens=prompt.new,
+    )
+    return curve, decodes[-1], alone, first
 
 
 def _assemble(
-    deployment: Deployment, batch: Any, isl: Any, osl: Any, ttft: Any, tpot: Any, decode_s: Any,
-    rate: Any, tokens: Any, limit: Any, fits: Any, decode: StepTime, prompt: _Prompt, rho: Any,
-    per_step: Any,
+    deployment: Deployment, batch: Any, isl: Any, osl: Any, steps: Any, loop: LoopState,
+    decode: StepTime, prefill: StepTime, mixed: StepTime, prompt: _Prompt,
 ) -> OperatingPoint:
-    n = np.asarray(deployment.layout.accelerators, float)
-    steps_per_s = tokens / (np.maximum(batch, 1.0) * per_step)
-    stages = np.asarray(deployment.layout.pp, float)
-    flop = (decode.flop * steps_per_s * stages + prompt.step.flop * prompt.chunks * rate) / stages
-    moved = (decode.memory_bytes * steps_per_s * stages
-             + prompt.step.memory_bytes * prompt.chunks * rate) / stages
-    rate_key = _main_rate(deployment)
-    mfu = flop / np.asarray(deployment.hardware.peak(rate_key), float)
-    mbu = moved / np.asarray(deployment.hardware.memory_bandwidth_bytes_per_s, float)
-    total = {r: decode.by_resource[r] * (1.0 - rho) + prompt.step.by_resource[r]
-             / np.maximum(prompt.step.seconds, 1e-30) * decode.seconds * rho for r in RESOURCES}
-    error_tpot = decode.log_error * (1.0 - rho) + prompt.step.log_error * rho
+    accelerators = np.asarray(deployment.layout.accelerators, float)
+    tpot = loop.step_s / tokens_per_step(deployment.settings.speculation)
+    decode_s = steps * loop.step_s
+    rate = batch / (loop.ttft_s + decode_s)
+    limit = max_batch(deployment, isl, osl)
+    mfu, mbu = _utilisation(deployment, batch, rate, steps, decode, prefill, prompt)
+    share = loop.prompt_share
+    error = np.hypot(decode.log_error * (1.0 - share) + prefill.log_error * share,
+                     _LOOP_LOG_ERROR_TPOT)
+    error_ttft = np.hypot(prefill.log_error, _LOOP_LOG_ERROR_TTFT)
+    weight = decode_s / (decode_s + loop.ttft_s)
     return OperatingPoint(
-        batch=batch, isl=isl, osl=osl, ttft_s=ttft, tpot_s=tpot, e2e_s=ttft + decode_s,
-        requests_per_s=rate, output_tokens_per_s=tokens,
-        output_tokens_per_s_per_accelerator=tokens / n, fits=fits & (batch <= limit),
-        max_batch=limit, decode=decode, prefill=prompt.step, bottleneck=_largest(total),
-        mfu=mfu, mbu=mbu, activity=np.clip(np.maximum(mfu, 0.7 * mbu) + 0.2 * mbu, 0.0, 1.0),
-        log_error_ttft=prompt.step.log_error, log_error_tpot=error_tpot,
-        log_error_throughput=error_tpot, input_time_share=rho,
+        batch=batch, isl=isl, osl=osl, ttft_s=loop.ttft_s, tpot_s=tpot,
+        e2e_s=loop.ttft_s + decode_s, requests_per_s=rate, output_tokens_per_s=rate * osl,
+        output_tokens_per_s_per_accelerator=rate * osl / accelerators,
+        fits=batch <= limit, max_batch=limit, decode=decode, prefill=prefill,
+        bottleneck=_bottleneck(decode, mixed, share), mfu=mfu, mbu=mbu,
+        activity=np.clip(np.maximum(mfu, mbu), 0.0, 1.0),
+        log_error_ttft=error_ttft, log_error_tpot=error,
+        log_error_throughput=error * weight + error_ttft * (1.0 - weight),
+        input_time_share=share,
+        decoding=np.minimum(loop.decoding * np.asarray(deployment.layout.pp, float), batch),
+        waiting_s=loop.waiting_s,
     )
 
 
-def _main_rate(deployment: Deployment) -> str:
-    from costsim.dtypes import rate_of
+def _utilisation(
+    deployment: Deployment, batch: Any, rate: Any, steps: Any, decode: StepTime,
+    prefill: StepTime, prompt: _Prompt,
+) -> tuple[Any, Any]:
+    """Return model FLOP and bandwidth utilisation, decode and prompts together."""
+    hardware, stages = deployment.hardware, np.asarray(deployment.layout.pp, float)
+    # Steps hold work of all stages: one accelerator has a stage's share. A prompt on its own is
+    # one of dp groups' work.
+    rounds = rate * steps / batch * stages
+    prompts = rate * prompt.chunks / np.asarray(deployment.layout.dp, float)
+    flop = (decode.flop * rounds + prefill.flop * prompts) / stages
+    moved = (decode.memory_bytes * rounds + prefill.memory_bytes * prompts) / stages
+    return (flop / np.asarray(hardware.peak(main_rate(deployment)), float),
+            np.minimum(moved / np.asarray(hardware.memory_bandwidth_bytes_per_s, float), 1.0))
 
+
+def main_rate(deployment: Deployment) -> str:
+    """Return the rate key of most of the arithmetic (experts, or the dense FFN)."""
     precision = deployment.precision
-    weight = precision.experts if _has_experts(deployment) else precision.ffn
-    return rate_of(weight, precision.activation if weight != "bf16" else "bf16")
+    weight = precision.experts if is_moe(deployment.model) else precision.ffn
+    plain = bytes_per_element(weight) >= 2
+    return rate_of(weight, "bf16" if plain else precision.activation)
 
 
-def _has_experts(deployment: Deployment) -> bool:
-    return any(each.ffn and each.ffn.kind == "moe" for each in deployment.model.layers)
-
-
-def _largest(parts: dict[str, Any]) -> Any:
-    stacked = np.stack(np.broadcast_arrays(*(np.asarray(parts[r], float) for r in RESOURCES)))
+def _bottleneck(decode: StepTime, mixed: StepTime, share: Any) -> Any:
+    """Return the resource with the largest part of the steps' time."""
+    parts = [decode.by_resource[r] * (1.0 - share) / decode.seconds
+             + np.maximum(mixed.by_resource[r] - decode.by_resource[r], 0.0) * share
+             / mixed.seconds for r in RESOURCES]
+    stacked = np.stack(np.broadcast_arrays(*parts))
     return np.asarray(RESOURCES)[np.argmax(stacked, axis=0)]

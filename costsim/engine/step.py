@@ -50,6 +50,7 @@ def step_time(
     prefill_context: Any = 0,
     decode_requests: Any = 0,
     decode_context: Any = 0,
+    decode_width: Any = None,
 ) -> StepTime:
     """Return the time of one step; all arguments broadcast, also with array fields of layouts.
 
@@ -60,14 +61,16 @@ def step_time(
         prefill_context: tokens of each already cached.
         decode_requests: requests of the replica that decode.
         decode_context: their mean context in tokens.
+        decode_width: tokens each of them verifies; None: γ + 1 where the engine speculates.
 
     With speculative decoding the decoding requests verify all drafted tokens, and the drafting
     is part of the step. Formulas: docs/ops.md and docs/engine.md.
     """
     settings = deployment.settings
+    width = verify_width(settings) if decode_width is None else decode_width
     tokens = replica_tokens(
         prefill_requests, prefill_tokens, prefill_context, decode_requests, decode_context,
-        deployment.layout.dp, verify_width(settings), settings.context_spread,
+        deployment.layout.dp, width, settings.context_spread,
     )
     tally = Tally()
     add_model(tally, pass_of(deployment), tokens)
