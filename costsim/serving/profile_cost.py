@@ -1,0 +1,253 @@
+"""Step times from a kernel profile of one model on one accelerator.
+
+The profile (as LLMServingSim's profiler writes it) times each kernel of one layer by itself:
+linear layers by tokens, attention by prompt chunk, its cached tokens, decoding requests and their
+mean context, the experts by tokens and experts touched, the output head by sequences. A step is
+their sum over the layers; nothing is fitted.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from costsim.errors import InputError
+from costsim.serving.lockstep import Load, line_seconds
+from costsim.serving.step_cost import Chunk, DecodeLine
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Seconds by a count, linear between the points measured and beyond the last two."""
+
+    at: np.ndarray
+    seconds: np.ndarray
+
+    def table(self, most: int) -> np.ndarray:
+        """Return the seconds at 0 … ``most``; a count of zero costs nothing."""
+        counts = np.arange(most + 1, dtype=float)
+        found = np.interp(counts, self.at, self.seconds)
+        slope = (self.seconds[-1] - self.seconds[-2]) / (self.at[-1] - self.at[-2])
+        found += np.maximum(0.0, counts - self.at[-1]) * slope
+        found[0] = 0.0
+        return found
+
+
+@dataclass(frozen=True)
+class AttentionTable:
+    """Attention of one layer on a grid, multilinear between its points.
+
+    Args:
+        chunks, prefixes, batches, contexts: the axes: new prompt tokens, their cached tokens,
+            decoding requests, tokens of context of each.
+        seconds: of shape (chunks, prefixes, batches, contexts); chunk 0 and batch 0 are among
+            the axes.
+    """
+
+    chunks: np.ndarray
+    prefixes: np.ndarray
+    batches: np.ndarray
+    contexts: np.ndarray
+    seconds: np.ndarray
+    _lists: list[list[float]] = field(default_factory=list, repr=False)
+
+    def at(self, chunk: float, prefix: float, batch: float, context: float) -> float:
+        """Return the time of a mixed batch, with one chunk and equal contexts."""
+        if not self._lists:
+            axes = (self.chunks, self.prefixes, self.batches, self.contexts)
+            self._lists.extend(axis.tolist() for axis in axes)
+        found, lists = self.seconds, self._lists
+        for axis, value in zip(lists, (chunk, prefix, batch, context), strict=True):
+            low = min(max(bisect_left(axis, value) - 1, 0), len(axis) - 2)
+            share = (value - axis[low]) / (axis[low + 1] - axis[low])
+            found = found[low] + max(share, 0.0) * (found[low + 1] - found[low])
+        return float(found)
+
+
+@dataclass(frozen=True)
+class KernelProfile:
+    """All kernels of a model on one accelerator.
+
+    Args:
+        layers: of the model.
+        per_layer: linear and small kernels of a layer by tokens, already with their repeats.
+        once: kernels run once a step by tokens (embedding, last norm).
+        per_sequence: kernels run once a step by sequences (output head, sampler).
+        attention: of a layer.
+        experts: tokens, experts touched and seconds of a layer's experts; empty if dense.
+    """
+
+    layers: int
+    per_layer: Curve
+    once: Curve
+    per_sequence: Curve
+    attention: AttentionTable
+    experts: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
+
+
+class ProfileCost:
+    """The time of a step is the sum of its kernels.
+
+    Args:
+        profile: the measured kernels.
+        most_tokens: of a step.
+        graph_sizes: token counts for which the engine has captured graphs; a step of fewer
+            tokens runs the next larger one.
+        step_s: host time of a step that the accelerator waits for.
+        unequal: attention of contexts of unequal length over that of equal ones.
+    """
+
+    def __init__(
+        self,
+        profile: KernelProfile,
+        most_tokens: int,
+        graph_sizes: Sequence[int] = (),
+        step_s: float = 0.0,
+        unequal: float = 1.0,
+    ) -> None:
+        self.profile, self.unequal = profile, unequal
+        tokens = profile.layers * profile.per_layer.table(most_tokens)
+        tokens += profile.once.table(most_tokens) + step_s
+        padded = np.arange(most_tokens + 1)
+        sizes = np.array(sorted(size for size in graph_sizes if size <= most_tokens))
+        if len(sizes):
+            inside = padded[: sizes[-1] + 1]
+            padded[: sizes[-1] + 1] = sizes[np.searchsorted(sizes, inside)]
+        self.padded = padded
+        self.by_tokens = tokens[padded].tolist()
+        self.by_sequences = profile.per_sequence.table(4096).tolist()
+        self.lines: dict[int, DecodeLine] = {}
+
+    def linear(self, batch: int, chunks: Sequence[Chunk]) -> float:
+        """Return the time of all but attention (and experts)."""
+        tokens = batch + sum(new for new, _ in chunks)
+        return float(self.by_tokens[tokens] + self.by_sequences[batch + len(chunks)])
+
+    def attention_line(self, batch: int) -> DecodeLine:
+        """Return the attention of a decode batch, all layers, over its total context."""
+        line = self.lines.get(batch)
+        if line is None:
+            table, layers = self.profile.attention, self.profile.layers
+            seconds = [self.unequal * layers * table.at(0, 0, batch, c) for c in table.contexts]
+            knots = [batch * float(c) for c in table.contexts]
+            line = self.lines[batch] = DecodeLine(knots[1:], seconds[1:])
+        return line
+
+    def attention(self, batch: int, context: float, chunks: Sequence[Chunk]) -> float:
+        """Return the attention of a mixed step, all layers.
+
+        Several chunks stand for one of all their tokens that attends to as many pairs.
+        """
+        new = sum(n for n, _ in chunks)
+        pairs = sum(n * (cached + 0.5 * n) for n, cached in chunks)
+        prefix = max(0.0, pairs / new - 0.5 * new)
+        mean = context / batch if batch else 0.0
+        table = self.profile.attention
+        alone = table.at(new, prefix, 0, 0)
+        mixed = table.at(new, prefix, batch, mean) if batch else alone
+        return self.profile.layers * (alone + self.unequal * (mixed - alone))
+
+    def decode(self, batch: int) -> DecodeLine:
+        """Return the time of decode steps of a batch over its total context."""
+        line = self.attention_line(batch)
+        fixed = self.linear(batch, ())
+        return DecodeLine(line.knots, [value + fixed for value in line.values])
+
+    def mixed(self, batch: int, context: float, chunks: Sequence[Chunk]) -> float:
+        """Return the time of a step that also reads prompts."""
+        return self.linear(batch, chunks) + self.attention(batch, context, chunks)
+
+
+class ExpertProfileCost:
+    """Data-parallel attention and expert-parallel experts, in lock-step.
+
+    Args:
+        rank: kernels of one rank but for its experts.
+        experts: of a layer.
+        top_k: experts of a token.
+        ranks: that share the experts.
+        exchange_s: seconds of one layer's exchange of tokens between ranks, by tokens of all.
+        imbalance: tokens of the busiest rank over the mean.
+    """
+
+    def __init__(
+        self,
+        rank: ProfileCost,
+        experts: int,
+        top_k: int,
+        ranks: int,
+        exchange_s: Curve | None = None,
+    ) -> None:
+        rows = rank.profile.experts
+        if not len(rows):
+            raise InputError("kernel profile: has no table of experts")
+        self.rank, self.ranks, self.layers = rank, ranks, rank.profile.layers
+        most = ranks * (len(rank.by_tokens) - 1)
+        seconds = expert_times(rows, most, experts, top_k, ranks)
+        if exchange_s is not None:
+            seconds = seconds + exchange_s.table(most)
+        self.experts_s = (self.layers * seconds).tolist()
+
+    def step(self, loads: Sequence[Load]) -> float:
+        """Return the time of a common step: the slowest rank, then all experts together."""
+        slowest, tokens, rank = 0.0, 0, self.rank
+        widest = max(self._tokens(load) for load in loads)
+        for batch, context, chunks in loads:
+            seconds = rank.linear(batch, chunks)
+            if chunks:
+                seconds += rank.attention(batch, context, chunks)
+            elif batch:
+                seconds += rank.attention_line(batch).seconds(context)
+            slowest = max(slowest, seconds)
+            tokens += int(rank.padded[widest])
+        return slowest + float(self.experts_s[tokens])
+
+    @staticmethod
+    def _tokens(load: Load) -> int:
+        return load[0] + sum(new for new, _ in load[2])
+
+    def leap(self, batches: Sequence[int], contexts: Sequence[float], steps: int) -> np.ndarray:
+        """Return the times of decode steps of all ranks."""
+        at, rank = np.arange(steps), self.rank
+        tokens = self.ranks * int(rank.padded[max(batches)])
+        times = [
+            rank.linear(batch, ()) + line_seconds(rank.attention_line(batch), context + batch * at)
+            for batch, context in zip(batches, contexts, strict=True)
+            if batch
+        ]
+        return np.asarray(np.max(times, axis=0) + self.experts_s[tokens])
+
+
+def touched_experts(tokens: np.ndarray, experts: float, top_k: float) -> np.ndarray:
+    """Return the distinct experts that tokens touch, routed evenly: E (1 - (1 - k/E)^tokens)."""
+    return np.asarray(experts * -np.expm1(tokens * np.log1p(-top_k / experts)))
+
+
+def expert_times(rows: np.ndarray, most: int, experts: int, top_k: int, ranks: int) -> np.ndarray:
+    """Return the seconds of one rank's experts of a layer by the tokens of all ranks.
+
+    A rank holds E/ranks experts and gets top_k/ranks of each token's choices; the table has
+    kernels that gave top_k choices to each token, so that tokens of all ranks count as
+    tokens/ranks of the table's.
+
+    Args:
+        rows: tokens, experts touched, seconds.
+        most: tokens of all ranks, at most.
+        experts, top_k, ranks: as in `ExpertProfileCost`.
+    """
+    from scipy.interpolate import LinearNDInterpolator
+
+    tokens = np.arange(1, most + 1, dtype=float)
+    local = np.maximum(1.0, tokens / ranks)
+    touched = touched_experts(tokens, experts, top_k) / ranks
+    points = np.log2(rows[:, :2])
+    find = LinearNDInterpolator(points, rows[:, 2])
+    first, last = rows[:, 0].min(), rows[:, 0].max()
+    within = np.clip(local, first, last)
+    low, high = rows[:, 1].min(), np.minimum(rows[:, 1].max(), within * top_k)
+    found = find(np.log2(within), np.log2(np.clip(touched, low, high)))
+    found *= np.maximum(1.0, local / last)
+    return np.concatenate([[0.0], found])
