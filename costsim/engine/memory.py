@@ -96,7 +96,7 @@ def request_kv_bytes(deployment: Deployment, context: Any) -> Any:
 
 
 def _kv_bytes(deployment: Deployment, context: Any) -> Any:
-    """Return cache bytes per accelerator: at a context, per token (inf), or without growth (None)."""
+    """Return cache bytes per accelerator: at a context, per token (inf), or fixed parts (None)."""
     layout, dtype = deployment.layout, deployment.precision.kv
     total: Any = 0.0
     for kind in deployment.model.layers:
@@ -109,9 +109,11 @@ def _kv_bytes(deployment: Deployment, context: Any) -> Any:
 
 
 def _layer_cache(kind: Layers, context: Any, dtype: str, block: int) -> Any:
-    windowed = isinstance(kind.mixer, Attention) and kind.mixer.kind in ("sliding", "chunked")
+    mixer = kind.mixer
+    window = mixer.window if isinstance(mixer, Attention) else 0
+    windowed = isinstance(mixer, Attention) and mixer.kind in ("sliding", "chunked")
     if context is None:
-        return layer_kv_bytes(kind, kind.mixer.window, dtype) if windowed else 0.0
+        return layer_kv_bytes(kind, window, dtype) if windowed else 0.0
     if isinstance(context, float) and context == np.inf:
         return 0.0 if windowed else layer_kv_bytes_per_token(kind, dtype)
     return layer_kv_bytes(kind, np.ceil(context / block) * block, dtype)

@@ -10,7 +10,7 @@ import numpy as np
 from costsim.dtypes import bytes_per_element, rate_of
 from costsim.engine.deployment import Deployment
 from costsim.engine.loop import LoopState, StepCurve, close_loop
-from costsim.engine.memory import max_batch, memory_budget
+from costsim.engine.memory import max_batch
 from costsim.engine.speculation import decode_steps, tokens_per_step, verify_width
 from costsim.engine.step import StepTime, step_time
 from costsim.engine.weights import is_moe

@@ -1,0 +1,48 @@
+"""What an engine preset's TOML may hold; pydantic lives here and not in the engine."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Settings(BaseModel):
+    """Flags and overheads; meanings as in `costsim.engine.settings.EngineSettings`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    host_step_s: float | None = Field(None, ge=0, le=1)
+    host_request_s: float | None = Field(None, ge=0, le=1)
+    cuda_graphs: bool | None = None
+    kernel_launch_s: float | None = Field(None, ge=0, le=1)
+    chunked_prefill: bool | None = None
+    max_num_batched_tokens: int | None = Field(None, ge=1)
+    max_num_seqs: int | None = Field(None, ge=1)
+    memory_utilization: float | None = Field(None, gt=0, le=1)
+    memory_rule: Literal["total", "static", "free"] | None = None
+    reserve_bytes: float | None = Field(None, ge=0)
+    kv_block_tokens: int | None = Field(None, ge=1)
+    overlap_communication: float | None = Field(None, ge=0, le=1)
+    prefix_hit_share: float | None = Field(None, ge=0, lt=1)
+    prefill_interference: float | None = Field(None, ge=0)
+    context_spread: float | None = Field(None, ge=1)
+
+
+class Preset(BaseModel):
+    """One engine of one version."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    title: str
+    version: str
+    settings: Settings
+    sources: dict[str, str]
+
+    @model_validator(mode="after")
+    def _every_setting_has_a_source(self) -> Preset:
+        given = {k for k, v in self.settings.model_dump().items() if v is not None}
+        missing = sorted(given - set(self.sources))
+        if missing:
+            raise ValueError(f"no source for {', '.join(missing)} under [sources]")
+        return self
