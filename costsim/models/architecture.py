@@ -143,6 +143,7 @@ class Encoder:
         tokens_per_second: of audio.
         image_size: pixels per side that every image (or tile) is scaled to; 0: its own size.
         max_tiles: tiles of ``image_size`` an image is cut into at most, 0: one.
+        patch_inputs: numbers that the first projection takes per patch (colours x pixels).
     """
 
     modality: str
@@ -159,6 +160,7 @@ class Encoder:
     tokens_per_second: float = 0.0
     image_size: int = 0
     max_tiles: int = 0
+    patch_inputs: int = 0
 
 
 @dataclass(frozen=True)

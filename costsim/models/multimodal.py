@@ -124,8 +124,10 @@ def _matrix_weights(encoder: Encoder) -> float:
     """Weights that each patch multiplies: those of the layers, and the projector's share."""
     width, ffn = encoder.hidden_size, encoder.ffn_width
     layers = encoder.layers * (4 * width * width + (3 if encoder.gated else 2) * width * ffn)
-    rest = max(0, encoder.parameters - layers)
-    return layers + rest / encoder.merge**2
+    first = width * encoder.patch_inputs
+    rest = max(0, encoder.parameters - layers - first)
+    merged = encoder.merge**2 if encoder.modality == "image" else encoder.merge
+    return layers + first + rest / merged
 
 
 def image_work(model: Model, images: Images) -> EncoderWork:

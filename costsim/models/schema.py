@@ -166,6 +166,7 @@ class EncoderTable(_Table):
     tokens_per_second: float = Field(default=0.0, ge=0.0)
     image_size: Natural = 0
     max_tiles: Natural = 0
+    patch_inputs: Natural = 0
 
     def build(self) -> architecture.Encoder:
         """Return the dataclass."""

@@ -57,6 +57,13 @@ def test_audio_seconds_become_tokens() -> None:
         audio_work(model, float("nan"))
 
 
+@pytest.mark.published
+def test_voxtral_hears_twelve_and_a_half_tokens_a_second() -> None:
+    # Voxtral, arXiv:2507.13264: 50 frames a second, downsampled by four
+    work = audio_work(load_model("voxtral-mini-3b"), 60.0)
+    assert work.prompt_tokens == 750 and work.patches == 3000
+
+
 def test_images_and_no_images() -> None:
     model = load_model("qwen3-vl-8b")
     assert image_work(model, Images(100, 100, count=0)).prompt_tokens == 0

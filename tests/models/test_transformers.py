@@ -133,6 +133,12 @@ OTHERS: dict[str, dict[str, Any]] = {
         "mamba_d_conv": 4, "mamba_chunk_size": 16, "attn_layer_indices": [1],
         "mamba_expand": 2,
     },
+    "gemma4_text": {
+        "head_dim": 32, "global_head_dim": 32, "tie_word_embeddings": True,
+        "sliding_window": 64, "layer_types": LOCAL_GLOBAL, "hidden_size_per_layer_input": 16,
+        "vocab_size_per_layer_input": 512, "num_kv_shared_layers": 2,
+        "use_double_wide_mlp": True,
+    },
     "kimi_linear": {
         **MLA, "num_experts": 8, "num_experts_per_token": 2, "num_shared_experts": 1,
         "linear_attn_config": {
@@ -207,3 +213,60 @@ def test_full_size_on_the_meta_device(kind: str, name: str) -> None:
 
     module = _module(kind, {**BASE, **FULL_SIZE[kind]}, "meta")
     assert total_parameters(load_model(name)) == _weights(module)
+
+
+# towers with the sizes that are their defaults; class, and what the outer table needs
+TOWERS = {
+    "qwen2_vl": ("Qwen2VLForConditionalGeneration", {}),
+    "qwen2_5_vl": ("Qwen2_5_VLForConditionalGeneration", {}),
+    "qwen3_vl": ("Qwen3VLForConditionalGeneration", {}),
+    "gemma3": ("Gemma3ForConditionalGeneration", {"vision_config": {"vision_use_head": False}}),
+    "mistral3": ("Mistral3ForConditionalGeneration", {}),
+    "voxtral": ("VoxtralForConditionalGeneration", {}),
+    "qwen2_audio": ("Qwen2AudioForConditionalGeneration", {}),
+}
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_models_with_towers_are_exact(kind: str) -> None:
+    import json
+
+    name, changes = TOWERS[kind]
+    if not hasattr(transformers, name):
+        pytest.skip(f"transformers {transformers.__version__} has no {name}")
+    config = transformers.AutoConfig.for_model(kind, **changes)
+    with torch.device("meta"):
+        module = getattr(transformers, name)._from_config(config)
+    table = json.loads(config.to_json_string(use_diff=False))
+    model = read_table({**table, "model_type": kind}, kind)
+    assert total_parameters(model) == _weights(module)
+    assert len(model.encoders) == 1
+
+
+def test_flop_of_a_vision_tower_within_two_percent() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from costsim.models.multimodal import Images, image_work
+
+    name = "Qwen3VLForConditionalGeneration"
+    if not hasattr(transformers, name):
+        pytest.skip(f"transformers {transformers.__version__} has no {name}")
+    vision = {
+        "depth": 4, "hidden_size": 128, "num_heads": 4, "intermediate_size": 512,
+        "out_hidden_size": 64, "patch_size": 16, "spatial_merge_size": 2,
+        "deepstack_visual_indexes": [1], "num_position_embeddings": 64,
+    }
+    text = {**BASE, "hidden_size": 64, "head_dim": 8, "model_type": "qwen3_vl_text"}
+    table = {"model_type": "qwen3_vl", "text_config": text, "vision_config": vision}
+    config = transformers.AutoConfig.for_model(
+        "qwen3_vl", text_config=text, vision_config=vision
+    )
+    config._attn_implementation = "eager"
+    tower = getattr(transformers, name)._from_config(config).model.visual.eval()
+    tower.requires_grad_(False)
+    rows, columns = 16, 12
+    pixels = torch.rand(rows * columns, 3 * 2 * 16 * 16)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        tower(pixels, grid_thw=torch.tensor([[1, rows, columns]]))
+    ours = image_work(read_table(table), Images(rows * 16, columns * 16)).flop
+    assert ours == pytest.approx(counter.get_total_flops(), rel=0.02)

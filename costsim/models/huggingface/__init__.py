@@ -12,17 +12,19 @@ from typing import Any
 
 from costsim.errors import InputError, unknown_name
 from costsim.loading import read_json
-from costsim.models.architecture import Encoder, Model
-from costsim.models.huggingface import deepseek, gemma, hybrid, others, vision
+from costsim.models.architecture import Model
+from costsim.models.huggingface import deepseek, gemma, hybrid, others
 from costsim.models.huggingface.config import Config
-from costsim.models.huggingface.decoder import TRAITS, Traits, read_decoder
+from costsim.models.huggingface.decoder import read_decoder
 from costsim.models.huggingface.quantisation import read_quantisation
+from costsim.models.huggingface.towers import read_encoders
+from costsim.models.huggingface.traits import TRAITS, Traits
 
 Reader = Callable[[Config], Model]
 
 READERS: dict[str, Reader] = {
     **dict.fromkeys(TRAITS, read_decoder),
-    **dict.fromkeys(("deepseek_v2", "deepseek_v3", "kimi_k2"), deepseek.read_mla),
+    **dict.fromkeys(("deepseek_v2", "deepseek_v3", "kimi_k2", "mistral4"), deepseek.read_mla),
     **dict.fromkeys(("deepseek_v32", "glm_moe_dsa"), deepseek.read_dsa),
     **dict.fromkeys(("deepseek_v4", "deepseek_ref"), deepseek.read_v4),
     **dict.fromkeys(
@@ -43,7 +45,10 @@ READERS: dict[str, Reader] = {
     **dict.fromkeys(("minimax_m3", "minimax_m3_vl_text"), others.read_minimax_m3),
 }
 # the decoder's type where a multimodal config does not repeat it under text_config
-_TEXT_TYPES = {"minimax_m3_vl": "minimax_m3", "gemma3": "gemma3_text", "llama4": "llama4_text"}
+_TEXT_TYPES = {
+    "minimax_m3_vl": "minimax_m3", "gemma3": "gemma3_text", "llama4": "llama4_text",
+    "qwen2_vl": "qwen2_vl_text", "qwen2_5_vl": "qwen2_5_vl_text",
+}
 _COMMON = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 
 
@@ -96,7 +101,7 @@ def _read(whole: Config, name: str, quant: dict[str, Any] | None) -> Model:
         kind = _TEXT_TYPES[whole.text("model_type")]
     model = _reader(kind, text)(text)
     if text is not whole:
-        model = _outer_keys(whole, text, model)
+        model = _outer_keys(whole, model)
     layers = sum(each.count for each in model.layers)
     holder = whole if whole.has("quantization_config") else text
     types, notes = read_quantisation(holder, quant, layers, kind)
@@ -105,17 +110,14 @@ def _read(whole: Config, name: str, quant: dict[str, Any] | None) -> Model:
         each.value("torch_dtype", "dtype", "quantization_config", "expert_dtype")
     return replace(
         model, name=name, title=name, family=kind, quantisation=types,
-        encoders=_encoders(whole, kind, model.hidden_size), source=f"config.json of {name}",
+        encoders=read_encoders(whole, model.hidden_size), source=f"config.json of {name}",
         ignored=whole.left_out(),
     )
 
 
-def _outer_keys(whole: Config, text: Config, model: Model) -> Model:
+def _outer_keys(whole: Config, model: Model) -> Model:
     """Return the model with what a multimodal config says outside its decoder's table."""
-    tied = model.tied_embeddings
-    if whole.has("tie_word_embeddings") and not text.has("tie_word_embeddings"):
-        tied = whole.flag("tie_word_embeddings")
-    whole.value("tie_word_embeddings")
+    tied = whole.flag("tie_word_embeddings", default=model.tied_embeddings)
     return replace(model, tied_embeddings=tied)
 
 
@@ -123,39 +125,11 @@ def _reader(kind: str, c: Config) -> Reader:
     if kind in READERS:
         return READERS[kind]
     missing = [key for key in _COMMON if not c.has(key)]
+    if not missing and c.has("kv_lora_rank"):
+        c.ignore(f"model_type {kind!r} is not known: read like DeepSeek-V3")
+        return deepseek.read_mla
     if not missing:
         c.ignore(f"model_type {kind!r} is not known: read as a decoder like Llama")
         return lambda config: read_decoder(config, Traits())
     error = unknown_name("model_type", kind, READERS)
     raise InputError(f"{c.where}: {error}; and the common keys {', '.join(missing)} are missing")
-
-
-def _encoders(whole: Config, kind: str, hidden: int) -> tuple[Encoder, ...]:
-    tower = whole.section("vision_config")
-    if whole.has("audio_config"):
-        whole.value("audio_config")
-        whole.ignore("audio_config: the audio tower is not modelled")
-    if tower is None:
-        return ()
-    tower.value("dtype", "torch_dtype")
-    projector = whole.count("projector_hidden_size", default=hidden)
-    outer = (
-        "use_unified_vision_chunk", "vision_soft_tokens_per_image", "image_seq_length",
-        "img_token_compression_config", "image_grid_pinpoints", "process_image_mode",
-        "multimodal_projector_bias",
-    )
-    for key in outer:
-        whole.value(key)
-    if tower.has("vt_hidden_size"):
-        return (vision.kimi_vision(tower, hidden),)
-    if tower.has("depth"):
-        return (vision.qwen_vision(tower, hidden),)
-    if tower.has("pixel_shuffle_ratio"):
-        return (vision.llama4_vision(tower, hidden),)
-    if tower.text("model_type") == "gemma4_vision":
-        return (vision.gemma4_vision(tower, hidden),)
-    if tower.text("model_type") == "clip_vision_model":
-        return (vision.clip_vision(tower, hidden, projector),)
-    whole.ignore(f"vision_config: tower {tower.text('model_type')!r} is not known; not modelled")
-    tower.value(*tower.table)
-    return ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from costsim.models.architecture import Attention, FeedForward, Layers, Model
 from costsim.models.huggingface.config import Config
@@ -16,79 +16,8 @@ from costsim.models.huggingface.pieces import (
     moe_layers,
     mtp_parameters,
 )
+from costsim.models.huggingface.traits import TRAITS, Traits
 from costsim.models.parameters import layer_parameters
-
-
-@dataclass(frozen=True)
-class Traits:
-    """What the code of a family fixes and its config does not say.
-
-    Args:
-        qkv_bias, output_bias: biases where ``attention_bias`` is absent.
-        bias_on_output: ``attention_bias`` is about the output projection too.
-        qk_norm: ``""``, ``"head"`` (one norm per head size) or ``"flat"`` (over all heads).
-        extra_norms: norms of the hidden size besides the two that every layer has.
-        norm_bias: norms are LayerNorm with a bias.
-        sinks: layer kinds with a learned sink per head: ``""``, ``"all"`` or ``"sliding"``.
-        gated: the FFN has a gate matrix.
-        ffn_bias: the FFN, or each expert, has biases.
-        router_bias: the router has a bias (or a correction bias) per expert.
-        shared_gate: a sigmoid gate on the shared expert.
-        tied: embeddings are tied where the config does not say.
-        window: which layers slide where ``layer_types`` is absent: ``"all"``, ``"even"`` (0, 2 …),
-            ``"pattern"`` (all but each n-th), ``"flagged"`` (only with ``use_sliding_window``).
-        head_gate: a gate per head on the attention's output.
-        head_bias: the LM head has a bias.
-    """
-
-    qkv_bias: bool = False
-    output_bias: bool = False
-    bias_on_output: bool = True
-    qk_norm: str = ""
-    extra_norms: int = 0
-    norm_bias: bool = False
-    sinks: str = ""
-    gated: bool = True
-    ffn_bias: bool = False
-    router_bias: bool = False
-    shared_gate: bool = False
-    tied: bool = False
-    window: str = "all"
-    head_gate: bool = False
-    head_bias: bool = False
-
-
-TRAITS: dict[str, Traits] = {
-    "llama": Traits(),
-    "mistral": Traits(),
-    "ministral3": Traits(),
-    "qwen2": Traits(qkv_bias=True, bias_on_output=False, window="flagged"),
-    "qwen3": Traits(qk_norm="head", window="flagged"),
-    "qwen2_moe": Traits(qkv_bias=True, bias_on_output=False, window="flagged", shared_gate=True),
-    "qwen3_moe": Traits(qk_norm="head", window="flagged"),
-    "qwen3_vl_text": Traits(qk_norm="head", window="flagged"),
-    "qwen3_vl_moe_text": Traits(qk_norm="head", window="flagged"),
-    "mimo": Traits(qkv_bias=True, bias_on_output=False, window="flagged"),
-    "phi3": Traits(),
-    "phimoe": Traits(norm_bias=True, output_bias=True, qkv_bias=True),
-    "mixtral": Traits(),
-    "gemma": Traits(tied=True),
-    "gemma2": Traits(extra_norms=2, tied=True, window="even"),
-    "gemma3": Traits(extra_norms=2, qk_norm="head", tied=True, window="pattern"),
-    "gemma3_text": Traits(extra_norms=2, qk_norm="head", tied=True, window="pattern"),
-    "gpt_oss": Traits(
-        qkv_bias=True, output_bias=True, sinks="all", ffn_bias=True, router_bias=True
-    ),
-    "minimax_m2": Traits(qk_norm="flat", router_bias=True),
-    "glm4_moe": Traits(router_bias=True, bias_on_output=False),
-    "step3p7": Traits(qk_norm="head", router_bias=True, head_gate=True),
-    "mimo_v2_flash": Traits(sinks="sliding", router_bias=True, bias_on_output=False),
-    "olmo2": Traits(qk_norm="flat"),
-    "granite": Traits(),
-    "smollm3": Traits(window="flagged"),
-    "seed_oss": Traits(),
-    "ernie4_5": Traits(tied=True),
-}
 
 
 def _biased(c: Config, traits: Traits) -> tuple[bool, bool]:
@@ -207,7 +136,7 @@ def read_decoder(c: Config, traits: Traits | None = None) -> Model:
         traits = TRAITS.get(c.text("model_type"), Traits())
     layers = stack(c, traits)
     hidden = hidden_size(c)
-    extra = hidden * (2 if traits.norm_bias else 1)
+    extra = hidden * (2 if traits.norm_bias else 1) * traits.final_norm
     if c.flag("lm_head_bias", default=traits.head_bias):
         extra += c.count("vocab_size")
     model = assemble(c, layers, tied=traits.tied, extra_parameters=extra)

@@ -29,9 +29,15 @@ def feed_forward(c: Config, router_bias: bool) -> list[FeedForward]:
     return [each for each in (mixture if m else plain for m in moe) if each is not None]
 
 
+def _corrected(c: Config) -> bool:
+    """Say whether the router has a correction bias; all but DeepSeek-V2 and Mistral 4 do."""
+    default = "greedy" if c.text("model_type") in ("deepseek_v2", "mistral4") else "noaux_tc"
+    return c.text("topk_method", default=default) == "noaux_tc"
+
+
 def read_mla(c: Config) -> Model:
     """DeepSeek-V2, V3, R1 and Kimi K2."""
-    corrected = c.text("topk_method") == "noaux_tc"
+    corrected = _corrected(c)
     mixer = mla(c)
     c.flag("attention_bias")
     layers = [Layers(1, mixer, ffn) for ffn in feed_forward(c, corrected)]
@@ -48,7 +54,7 @@ def read_dsa(c: Config) -> Model:
         "kind": "dsa", "index_heads": c.count("index_n_heads"),
         "index_head_dim": c.count("index_head_dim"), "index_topk": c.count("index_topk"),
     }
-    corrected = c.text("topk_method") == "noaux_tc"
+    corrected = _corrected(c)
     c.flag("attention_bias")
     full = mla(c, **index)
     shared = replace(full, index_heads=0, index_head_dim=0, shares_index=True)
@@ -97,6 +103,13 @@ def _v4_attention(c: Config, ratio: int) -> Attention:
     )
 
 
+def _compress_ratios(c: Config, layers: int) -> list[int]:
+    """Return the tokens per cache entry of each layer, 0 for the window alone."""
+    kinds, rates = c.per_layer("layer_types", layers), c.value("compress_rates") or {}
+    listed = c.per_layer("compress_ratios", layers)
+    return [int(r) for r in listed] or [int(rates.get(kind, 0)) for kind in kinds]
+
+
 def read_v4(c: Config) -> Model:
     """DeepSeek-V4: sliding window plus compressed entries, hyper-connections.
 
@@ -105,11 +118,12 @@ def read_v4(c: Config) -> Model:
     ``deepseek_v4`` in transformers 5.24.
     """
     hidden, layers = hidden_size(c), layer_count(c)
-    ratios = [int(r) for r in c.per_layer("compress_ratios", layers)]
+    ratios = _compress_ratios(c, layers)
     streams = c.count("hc_mult", default=1)
     mixing = (2 + streams) * streams
     connections = 2 * (mixing * streams * hidden + mixing + 3) if streams > 1 else 0
-    hashed = c.count("num_hash_layers", default=0, minimum=0)
+    named = c.per_layer("mlp_layer_types", layers)
+    hashed = c.count("num_hash_layers", default=named.count("hash_moe"), minimum=0)
     learned = experts(c, router_bias=True)
     c.value("intermediate_size")
     result = []

@@ -61,8 +61,9 @@ def mamba2(c: Config) -> LinearAttention:
 def kda(c: Config, linear: Config) -> LinearAttention:
     """Return Kimi Delta Attention (arXiv:2510.26692)."""
     hidden = hidden_size(c)
-    heads, dim = linear.count("num_heads"), linear.count("head_dim")
-    kernel = linear.count("short_conv_kernel_size", default=4)
+    heads = linear.count("linear_num_heads", "num_heads")
+    dim = linear.count("linear_head_dim", "head_dim")
+    kernel = linear.count("short_conv_kernel_size", "linear_conv_kernel_dim", default=4)
     width = heads * dim
     forget = hidden * dim + dim * width + width + heads
     full_rank = linear.flag("use_full_rank_gate")
@@ -103,6 +104,8 @@ def _qwen_ffn(c: Config, layers: int) -> list[FeedForward]:
 
 
 _NEMOTRON = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}
+# as newer versions of transformers spell them
+_RENAMED = {"linear_attention": "mamba", "full_attention": "attention"}
 
 
 def _nemotron_kinds(c: Config) -> list[str]:
@@ -113,7 +116,7 @@ def _nemotron_kinds(c: Config) -> list[str]:
         if unknown:
             raise c.error(f"key 'hybrid_override_pattern' has unknown letters {unknown}")
         return [_NEMOTRON[letter] for letter in pattern]
-    kinds = [str(kind) for kind in c.items("layers_block_type")]
+    kinds = [_RENAMED.get(str(k), str(k)) for k in c.items("layers_block_type")]
     if not kinds:
         raise c.error("needs hybrid_override_pattern or layers_block_type")
     c.value("num_hidden_layers")
@@ -152,7 +155,8 @@ def _nemotron_mtp(c: Config, model: Model, parts: dict[str, Layers]) -> Model:
     pattern = c.text("mtp_hybrid_override_pattern")
     kinds = [_NEMOTRON.get(letter, "") for letter in pattern] or c.items("mtp_layers_block_type")
     c.value("mtp_layers_block_type")
-    known = [parts[kind] for kind in kinds if kind in parts]
+    spelled = [_RENAMED.get(str(kind), str(kind)) for kind in kinds]
+    known = [parts[kind] for kind in spelled if kind in parts]
     if not count or not known:
         return model
     inner = sum(layer_parameters(model, each).total for each in known)
@@ -164,11 +168,14 @@ def read_kimi_linear(c: Config) -> Model:
     """Kimi Linear and Kimi K3: KDA layers, and latent attention without positions in between."""
     layers = layer_count(c)
     linear = c.section("linear_attn_config")
-    if linear is None:
+    if linear is None and not c.has("linear_num_heads"):
         raise c.error("key 'linear_attn_config' is missing")
-    full_layers = {int(i) for i in linear.items("full_attn_layers")}
-    linear.value("kda_layers")
-    delta = kda(c, linear)
+    named = c.per_layer("layer_types", layers)
+    full_layers = {i + 1 for i, kind in enumerate(named) if kind == "full_attention"}
+    if linear is not None:
+        full_layers |= {int(i) for i in linear.items("full_attn_layers")}
+        linear.value("kda_layers")
+    delta = kda(c, linear or c)
     full: Attention = mla(c)
     if c.flag("mla_use_output_gate"):
         full = replace(full, output_gate=True)
@@ -199,8 +206,10 @@ def read_mamba_attention(c: Config) -> Model:
     named = c.per_layer("layer_types", layers) or c.per_layer("layers_block_type", layers)
     at = set(c.items("attn_layer_indices"))
     kinds = [str(k) for k in named] or ["attention" if i in at else "mamba" for i in range(layers)]
+    kinds = [_RENAMED.get(kind, kind) for kind in kinds]
     full, delta = gqa(c, qkv_bias=c.flag("attention_bias")), mamba2(c)
     routed = has_experts(c) and c.count("num_local_experts", default=0, minimum=0) > 0
+    # Granite 4: a shared expert beside the routed ones, and a dense FFN where there are none
     ffn = experts(c) if routed else dense(
         c, "shared_intermediate_size", "intermediate_size", bias=c.flag("mlp_bias")
     )

@@ -26,7 +26,8 @@ def qwen_vision(v: Config, text_hidden: int) -> Encoder:
     weights += v.count("num_position_embeddings", default=0, minimum=0) * width
     weights += merger + 2 * width + levels * (merger + 2 * merged)
     return Encoder(
-        "image", depth, width, v.count("num_heads"), ffn, False, weights, patch, merge
+        "image", depth, width, v.count("num_heads"), ffn, False, weights, patch, merge,
+        patch_inputs=channels * frames * patch * patch,
     )
 
 
@@ -51,7 +52,6 @@ def kimi_vision(v: Config, text_hidden: int) -> Encoder:
     heads = v.count("vt_num_attention_heads")
     return Encoder("image", depth, width, heads, ffn, False, weights, patch, merge)
 
-
 def llama4_vision(v: Config, text_hidden: int) -> Encoder:
     """Llama 4: tiles of a fixed size with a class token, pixel shuffle, a two-layer adapter."""
     width, ffn = v.count("hidden_size"), v.count("intermediate_size")
@@ -69,6 +69,7 @@ def llama4_vision(v: Config, text_hidden: int) -> Encoder:
     return Encoder(
         "image", depth, width, v.count("num_attention_heads"), ffn, False, weights, patch, merge,
         image_size=side, max_tiles=16,
+        patch_inputs=channels * patch * patch,
     )
 
 
@@ -88,6 +89,7 @@ def gemma4_vision(v: Config, text_hidden: int) -> Encoder:
         "image", depth, width, heads, ffn, True, weights, patch,
         v.count("pooling_kernel_size", default=3),
         max_tokens=v.count("default_output_length", default=0),
+        patch_inputs=3 * patch * patch,
     )
 
 
@@ -111,4 +113,80 @@ def clip_vision(v: Config, text_hidden: int, projector: int) -> Encoder:
     return Encoder(
         "image", depth, width, v.count("num_attention_heads"), ffn, False, weights, patch, merge,
         max_tokens=limit,
+        patch_inputs=channels * frames * patch * patch,
+    )
+
+
+def qwen2_vision(v: Config, text_hidden: int) -> Encoder:
+    """Qwen2-VL: Conv3d patches without bias, rotary positions, one merger."""
+    width, depth = v.count("embed_dim"), v.count("depth")
+    ffn = round(width * float(v.value("mlp_ratio") or 4))
+    patch, merge = v.count("patch_size"), v.count("spatial_merge_size", default=2)
+    frames = v.count("temporal_patch_size", default=2)
+    channels = v.count("in_channels", "in_chans", default=3)
+    out = v.count("hidden_size", default=text_hidden)
+    merged = width * merge * merge
+    weights = depth * _block(width, ffn) + channels * frames * patch * patch * width
+    weights += 2 * width + merged * merged + merged + merged * out + out
+    v.value("spatial_patch_size")
+    return Encoder(
+        "image", depth, width, v.count("num_heads"), ffn, False, weights, patch, merge,
+        patch_inputs=channels * frames * patch * patch,
+    )
+
+
+def qwen25_vision(v: Config, text_hidden: int) -> Encoder:
+    """Qwen2.5-VL: gated FFN, RMS norms, most layers in windows of ``window_size`` pixels.
+
+    The few layers of full attention count as windowed too; the error is in the attention of large
+    images, a small part of a tower's arithmetic.
+    """
+    width, ffn, depth = v.count("hidden_size"), v.count("intermediate_size"), v.count("depth")
+    patch, merge = v.count("patch_size"), v.count("spatial_merge_size", default=2)
+    frames, channels = v.count("temporal_patch_size", default=2), v.count("in_channels", default=3)
+    out = v.count("out_hidden_size", default=text_hidden)
+    v.value("in_chans", "tokens_per_second", "fullatt_block_indexes", "spatial_patch_size")
+    merged = width * merge * merge
+    block = 4 * width * width + 4 * width + 3 * width * ffn + 2 * ffn + width + 2 * width
+    weights = depth * block + channels * frames * patch * patch * width
+    weights += width + merged * merged + merged + merged * out + out
+    side = v.count("window_size", default=0, minimum=0) // patch
+    return Encoder(
+        "image", depth, width, v.count("num_heads"), ffn, True, weights, patch, merge,
+        window=side * side,
+        patch_inputs=channels * frames * patch * patch,
+    )
+
+
+def siglip_vision(v: Config, text_hidden: int, tokens: int) -> Encoder:
+    """Gemma 3: SigLIP on images of one size, pooled to ``tokens`` prompt tokens."""
+    width, ffn = v.count("hidden_size"), v.count("intermediate_size")
+    depth, patch = v.count("num_hidden_layers"), v.count("patch_size")
+    side, channels = v.count("image_size"), v.count("num_channels", default=3)
+    patches = (side // patch) ** 2
+    weights = depth * _block(width, ffn) + channels * patch * patch * width + width
+    weights += patches * width + 2 * width + width + width * text_hidden
+    v.value("vision_use_head")
+    merge = max(1, round((patches / tokens) ** 0.5))
+    return Encoder(
+        "image", depth, width, v.count("num_attention_heads"), ffn, False, weights, patch, merge,
+        max_tokens=tokens, image_size=side,
+        patch_inputs=channels * patch * patch,
+    )
+
+
+def pixtral_vision(v: Config, text_hidden: int, merge: int) -> Encoder:
+    """Mistral Small 3: Pixtral on images of any size, 2x2 patches merged, no biases."""
+    width, ffn = v.count("hidden_size"), v.count("intermediate_size")
+    depth, patch = v.count("num_hidden_layers"), v.count("patch_size")
+    side, channels = v.count("image_size"), v.count("num_channels", default=3)
+    v.value("head_dim", "vocab_size")
+    block = 4 * width * width + 3 * width * ffn + 2 * width
+    weights = depth * block + channels * patch * patch * width + width
+    weights += width + merge * merge * width * width + width * text_hidden
+    weights += text_hidden * text_hidden
+    return Encoder(
+        "image", depth, width, v.count("num_attention_heads"), ffn, True, weights, patch, merge,
+        max_tokens=(side // patch // merge) ** 2,
+        patch_inputs=channels * patch * patch,
     )
