@@ -10,7 +10,8 @@ from costsim.models.huggingface.config import Config
 _OUTER = (
     "use_unified_vision_chunk", "vision_soft_tokens_per_image", "image_seq_length",
     "img_token_compression_config", "image_grid_pinpoints", "process_image_mode",
-    "multimodal_projector_bias", "projection_hidden_size", "projection_layer_norm_eps", "hidden_size",
+    "multimodal_projector_bias", "projection_hidden_size", "projection_layer_norm_eps",
+    "hidden_size",
 )
 
 
