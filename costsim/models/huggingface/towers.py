@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from costsim.models.architecture import Encoder
-from costsim.models.huggingface import audio, vision
+from costsim.models.huggingface.audio import POOLING, whisper_encoder
 from costsim.models.huggingface.config import Config
+from costsim.models.huggingface.vision import (
+    clip_vision,
+    gemma4_vision,
+    kimi_vision,
+    llama4_vision,
+    pixtral_vision,
+    qwen2_vision,
+    qwen25_vision,
+    qwen_vision,
+    siglip_vision,
+)
 
 # keys beside the towers' tables that say again what the towers say
 _OUTER = (
@@ -43,20 +54,20 @@ def _vision(whole: Config, tower: Config, hidden: int) -> Encoder | None:
     merge = whole.count("spatial_merge_size", default=2)
     tokens = whole.count("mm_tokens_per_image", default=256)
     if tower.has("vt_hidden_size"):
-        return vision.kimi_vision(tower, hidden)
+        return kimi_vision(tower, hidden)
     if kind.startswith("qwen2_vl") or tower.has("embed_dim"):
-        return vision.qwen2_vision(tower, hidden)
+        return qwen2_vision(tower, hidden)
     if kind.startswith("qwen2_5_vl") or tower.has("fullatt_block_indexes"):
-        return vision.qwen25_vision(tower, hidden)
+        return qwen25_vision(tower, hidden)
     if tower.has("depth"):
-        return vision.qwen_vision(tower, hidden)
+        return qwen_vision(tower, hidden)
     if tower.has("pixel_shuffle_ratio"):
-        return vision.llama4_vision(tower, hidden)
+        return llama4_vision(tower, hidden)
     readers = {
-        "gemma4_vision": lambda: vision.gemma4_vision(tower, hidden),
-        "clip_vision_model": lambda: vision.clip_vision(tower, hidden, projector),
-        "siglip_vision_model": lambda: vision.siglip_vision(tower, hidden, tokens),
-        "pixtral": lambda: vision.pixtral_vision(tower, hidden, merge),
+        "gemma4_vision": lambda: gemma4_vision(tower, hidden),
+        "clip_vision_model": lambda: clip_vision(tower, hidden, projector),
+        "siglip_vision_model": lambda: siglip_vision(tower, hidden, tokens),
+        "pixtral": lambda: pixtral_vision(tower, hidden, merge),
     }
     if kind in readers:
         return readers[kind]()
@@ -67,8 +78,8 @@ def _vision(whole: Config, tower: Config, hidden: int) -> Encoder | None:
 
 def _audio(whole: Config, tower: Config, hidden: int) -> Encoder | None:
     kind = tower.text("model_type")
-    if kind in audio.POOLING:
-        return audio.whisper_encoder(tower, hidden, kind)
+    if kind in POOLING:
+        return whisper_encoder(tower, hidden, kind)
     whole.ignore(f"audio_config: tower {kind!r} is not known; not modelled")
     tower.value(*tower.table)
     return None
