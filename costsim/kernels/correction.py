@@ -1,0 +1,197 @@
+"""A correction to the physics, interpolated on a grid in log space, that fades away outside it.
+
+Values are log(measured / physics) at the nodes of a rectangular grid over log2 features. Between
+nodes they are interpolated linearly; outside the grid the edge value is kept and decays by 1/e for
+every `FADE_OCTAVES` of distance, so that far from measurements the physics alone decides.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+FADE_OCTAVES = 3.0
+# Values are stored as steps of 0.5 % in one byte with an exponent-free range of ±127 steps; larger
+# corrections double the step until they fit.
+STEP = 0.005
+
+
+@dataclass(frozen=True)
+class Correction:
+    """Grid of corrections.
+
+    Args:
+        axes: log2 positions of the nodes, ascending, one array for each feature.
+        values: log corrections, one dimension for each axis.
+    """
+
+    axes: tuple[Array, ...]
+    values: Array
+
+    def at(self, features: Sequence[Any]) -> tuple[Any, Any]:
+        """Return the correction and the distance outside the grid [octaves].
+
+        Args:
+            features: log2 features, broadcastable; features of size one cost next to nothing.
+        """
+        grid, waiting, outside = self.values, [], 0.0
+        axis = 0
+        for nodes, feature in zip(self.axes, features, strict=True):
+            low, share, distance = locate(nodes, feature)
+            outside = outside + distance
+            if low.size == 1:
+                i, f = int(low.reshape(-1)[0]), float(share.reshape(-1)[0])
+                grid = _contract(grid, axis, i, f)
+            else:
+                waiting.append((low, share))
+                axis += 1
+        value = _gather(grid, waiting)
+        if np.any(outside):
+            value = value * np.exp(-outside / FADE_OCTAVES)
+        return value, outside
+
+
+def locate(nodes: Array, feature: Any) -> tuple[Any, Any, Any]:
+    """Return the lower node, the share of the upper one, and the distance outside the nodes."""
+    x = np.asarray(feature, float)
+    inside = np.clip(x, nodes[0], nodes[-1])
+    if len(nodes) == 1:
+        return np.zeros(x.shape, np.intp), np.zeros(x.shape), np.abs(x - inside)
+    low = np.clip(np.searchsorted(nodes, inside, side="right") - 1, 0, len(nodes) - 2)
+    share = (inside - nodes[low]) / (nodes[low + 1] - nodes[low])
+    return low, share, np.abs(x - inside)
+
+
+def _contract(grid: Array, axis: int, i: int, f: float) -> Array:
+    """Return the grid with one axis interpolated away."""
+    lower = grid.take(i, axis)
+    if f == 0.0:
+        return lower
+    return lower * (1.0 - f) + grid.take(i + 1, axis) * f
+
+
+def _gather(grid: Array, places: list[tuple[Any, Any]]) -> Any:
+    """Return the multilinear interpolation on the axes that are left."""
+    if not places:
+        return float(grid)
+    strides = np.array([int(np.prod(grid.shape[a + 1:])) for a in range(grid.ndim)])
+    flat, total = grid.reshape(-1), 0.0
+    ends = [_ends(low * stride, share, stride, size) for (low, share), stride, size
+            in zip(places, strides, grid.shape, strict=True)]
+    for corner in np.ndindex(*(len(e) for e in ends)):
+        index, weight = ends[0][corner[0]]
+        for a in range(1, len(ends)):
+            index = index + ends[a][corner[a]][0]
+            weight = weight * ends[a][corner[a]][1]
+        total = total + flat[index] * weight
+    return total
+
+
+def _ends(index: Any, share: Any, stride: int, size: int) -> list[tuple[Any, Any]]:
+    """Return the two neighbours on an axis, or one where the axis has a single node."""
+    if size == 1:
+        return [(index, 1.0)]
+    return [(index, 1.0 - share), (index + stride, share)]
+
+
+def nodes_for(feature: Array, most: int) -> Array:
+    """Return at most ``most`` nodes: measured positions, as evenly spread in log2 as they allow."""
+    values = np.unique(np.round(feature, 9))
+    if len(values) <= most:
+        return values
+    targets = np.linspace(values[0], values[-1], most)
+    nearest = np.abs(values[None, :] - targets[:, None]).argmin(axis=1)
+    return values[np.unique(nearest)]
+
+
+def fit_correction(
+    features: Sequence[Array], residual: Array, nodes: Sequence[int],
+    stiffness: float = 0.05, pull: float = 0.02, passes: int = 3,
+) -> Correction:
+    """Fit a grid to residuals by robust, smoothed least squares.
+
+    Minimises Σ w (A g − r)² + stiffness² Σ (second differences)² + pull² Σ g², with Cauchy weights
+    w renewed each pass. The pull is what makes nodes without measurements fall back to zero.
+
+    Args:
+        features: log2 features of the rows (one array each).
+        residual: log(measured / physics) of the rows.
+        nodes: most nodes on each axis.
+        stiffness, pull: strength of smoothing and of the pull to zero.
+        passes: reweighting passes.
+    """
+    from scipy.sparse import vstack
+    from scipy.sparse.linalg import lsmr
+
+    axes = tuple(nodes_for(f, n) for f, n in zip(features, nodes, strict=True))
+    matrix = _interpolation_matrix(axes, features)
+    smooth = _penalties(tuple(len(a) for a in axes), stiffness, pull)
+    weight, solution = np.ones(len(residual)), np.zeros(matrix.shape[1])
+    target = np.concatenate([residual, np.zeros(smooth.shape[0])])
+    for _ in range(passes):
+        scale = np.concatenate([weight, np.ones(smooth.shape[0])])
+        system = vstack([matrix.multiply(weight[:, None]), smooth]).tocsr()
+        solution = lsmr(system, target * scale, atol=1e-4, btol=1e-4, maxiter=120, x0=solution)[0]
+        error = residual - matrix @ solution
+        spread = max(1.4826 * float(np.median(np.abs(error))), 0.01)
+        weight = 1.0 / np.sqrt(1.0 + (error / (2.0 * spread)) ** 2)
+    return Correction(axes, solution.reshape([len(a) for a in axes]))
+
+
+def _interpolation_matrix(axes: Sequence[Array], features: Sequence[Array]) -> Any:
+    from scipy.sparse import csr_matrix
+
+    rows, shape = len(features[0]), [len(a) for a in axes]
+    index, weight = np.zeros((rows, 1), np.intp), np.ones((rows, 1))
+    for a, (nodes, feature) in enumerate(zip(axes, features, strict=True)):
+        low, share, _ = locate(nodes, feature)
+        stride = int(np.prod(shape[a + 1:]))
+        ends = _ends(low[:, None] * stride, share[:, None], stride, shape[a])
+        index = np.concatenate([index + i for i, _ in ends], axis=1)
+        weight = np.concatenate([weight * w for _, w in ends], axis=1)
+    pointer = np.arange(rows + 1) * index.shape[1]
+    return csr_matrix((weight.ravel(), index.ravel(), pointer), (rows, int(np.prod(shape))))
+
+
+def _penalties(shape: tuple[int, ...], stiffness: float, pull: float) -> Any:
+    from scipy.sparse import diags, eye, kron, vstack
+
+    size = int(np.prod(shape))
+    blocks = [pull * eye(size)]
+    for axis, length in enumerate(shape):
+        if length < 2:
+            continue
+        if length > 2:
+            bend = diags([1.0, -2.0, 1.0], [0, 1, 2], shape=(length - 2, length))
+        else:
+            bend = diags([-1.0, 1.0], [0, 1], shape=(1, 2))
+        before, after = int(np.prod(shape[:axis])), int(np.prod(shape[axis + 1:]))
+        blocks.append(stiffness * kron(kron(eye(before), bend), eye(after)))
+    return vstack(blocks).tocsr()
+
+
+def encode(correction: Correction) -> dict[str, Any]:
+    """Return the grid as JSON: axes rounded, values as zlib-packed signed bytes in base64."""
+    step = STEP
+    while np.max(np.abs(correction.values), initial=0.0) > 127 * step and step < 1.0:
+        step *= 2.0
+    packed = np.clip(np.round(correction.values / step), -127, 127).astype(np.int8)
+    data = base64.b85encode(zlib.compress(packed.tobytes(), 9)).decode("ascii")
+    return {"axes": [[round(float(x), 4) for x in a] for a in correction.axes],
+            "step": step, "values": data}
+
+
+def decode(data: dict[str, Any]) -> Correction:
+    """Return the grid that `encode` wrote."""
+    axes = tuple(np.array(a, float) for a in data["axes"])
+    raw = zlib.decompress(base64.b85decode(data["values"]))
+    values = np.frombuffer(raw, np.int8).astype(float) * data["step"]
+    return Correction(axes, values.reshape([len(a) for a in axes]))

@@ -1,0 +1,1 @@
+"""Readers that turn other programs' kernel measurements into `KernelTable` (floor 3)."""
