@@ -1,0 +1,5 @@
+"""``python -m costsim``."""
+
+from costsim.cli import main
+
+main()
