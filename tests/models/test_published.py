@@ -135,7 +135,7 @@ def test_at_least_forty_totals_within_one_percent() -> None:
         for name, (figure, *_) in PUBLISHED.items()
         if abs(total_parameters(load_model(name)) / 1e9 / float(figure) - 1) <= 0.01
     ]
-    assert len(close) >= 60
+    assert len(close) >= 65
 
 
 def test_rumoured_models_are_marked_and_no_others() -> None:
