@@ -108,8 +108,20 @@ def rent(
 
 
 def quotes_of(hardware: Hardware) -> list[Price]:
-    """Return every quote for an accelerator: its profile's, then the table's."""
-    return [*hardware.prices, *_table_quotes().get(hardware.name, [])]
+    """Return every quote for an accelerator: its profile's, then the table's.
+
+    The same price of the same term and month counts once. A quote marked ``unverified`` steps
+    back where the term has one with a source.
+    """
+    quotes = list(hardware.prices)
+    seen = {_key(q) for q in quotes}
+    quotes += [q for q in _table_quotes().get(hardware.name, []) if _key(q) not in seen]
+    sourced = {q.kind for q in quotes if q.provenance != "unverified"}
+    return [q for q in quotes if q.provenance != "unverified" or q.kind not in sourced]
+
+
+def _key(quote: Price) -> tuple[str, str, str]:
+    return quote.kind, str(np.round(quote.usd_per_hour, 4)), quote.date[:7]
 
 
 def terms_of(hardware: Hardware) -> list[str]:
