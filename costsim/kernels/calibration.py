@@ -1,161 +1,119 @@
-"""How fast an accelerator really runs its kernels: efficiencies by operator and data type.
+"""How fast an accelerator really runs its kernels: efficiencies and corrections by operator.
 
 A calibration holds ratios to the hardware's own rates, so that it stays meaningful when a what-if
-changes the hardware. It comes from measurements (see `costsim.kernels.fit`), is borrowed from a
+changes the hardware. It comes from measurements (`costsim.kernels.fit`), is borrowed from a
 relative, or is the generic roofline, which says how little it knows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from costsim.dtypes import rate_of
+from costsim.dtypes import RATE_OF, rate_of
 from costsim.hardware.accelerator import Hardware
-from costsim.kernels import work
-from costsim.kernels.collectives import collective_time, point_to_point_time
+from costsim.kernels.collectives import across_nodes_time, point_to_point_time, wire_bytes
+from costsim.kernels.correction import Correction
+from costsim.kernels.efficiency import (
+    COLLECTIVES,
+    GENERIC,
+    Efficiency,
+    Latency,
+    roofline_latency,
+)
+from costsim.kernels.operators import FEATURES, completed, operator_work, rate_key, variant
 from costsim.kernels.work import Work
 
+__all__ = ["Calibration", "Efficiency", "Latency", "Surface", "load_calibration"]
 
-@dataclass(frozen=True)
-class Latency:
-    """Predicted time of one kernel, with each limit alone.
-
-    Args:
-        seconds: predicted time.
-        log_error: standard deviation of log(actual / predicted).
-        compute_s, memory_s, network_s: time at that limit alone.
-        fixed_s: launch and synchronisation.
-        flop, memory_bytes, network_bytes: the work itself.
-    """
-
-    seconds: Any
-    log_error: Any
-    compute_s: Any
-    memory_s: Any
-    network_s: Any
-    fixed_s: Any
-    flop: Any = 0.0
-    memory_bytes: Any = 0.0
-    network_bytes: Any = 0.0
+# Growth of the error for every octave outside the measured range.
+WIDENING_PER_OCTAVE = 0.25
+# Factor on the error where a kernel of other data types stands in.
+WIDENING_OTHER_TYPE = 1.5
+# A relative shares the architecture but not the clocks, the memory and the power limit.
+WIDENING_BORROWED = 2.0
+# Which engine's kernels stand for all where none is named or where the named one has none.
+ENGINE_ORDER = ("vllm", "sglang", "trtllm", "nccl")
 
 
 @dataclass(frozen=True)
-class Efficiency:
-    """Few parameters that turn work into time.
+class Surface:
+    """The fit of one kernel: an operator with its data types, under one engine.
 
     Args:
-        compute: share of the dense peak rate that a large kernel reaches.
-        memory: share of the memory bandwidth that a large kernel reaches.
-        half_bytes: bytes at which the bandwidth reaches half of that.
-        launch_s: fixed time of a call inside a captured graph.
-        ridge: exponent p of the smooth maximum (t_c^p + t_m^p)^(1/p).
-        log_error: standard deviation of log(actual / predicted).
+        efficiency: parameters of the physics, with the error as fitted.
+        correction: on top of the physics; None where measurements are few.
+        rows: measurements behind it.
+        about: held-out figures and provenance, as plain data.
     """
 
-    compute: float = 0.70
-    memory: float = 0.80
-    half_bytes: float = 1e6
-    launch_s: float = 3e-6
-    ridge: float = 3.0
-    log_error: float = 0.35
+    efficiency: Efficiency
+    correction: Correction | None = None
+    rows: int = 0
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
-COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
-
-# Generic figures for accelerators without any measurement: typical of well-tuned libraries, and
-# as uncertain as the spread between the calibrated accelerators.
-GENERIC: dict[str, Efficiency] = {
-    "gemm": Efficiency(),
-    "attention_prefill": Efficiency(compute=0.50, memory=0.70, launch_s=6e-6),
-    "attention_decode": Efficiency(compute=0.35, memory=0.70, launch_s=6e-6),
-    "mla_prefill": Efficiency(compute=0.50, memory=0.70, launch_s=6e-6),
-    "mla_decode": Efficiency(compute=0.45, memory=0.70, launch_s=8e-6),
-    "linear_attention": Efficiency(compute=0.15, memory=0.60, launch_s=1e-5),
-    "moe": Efficiency(compute=0.50, memory=0.70, launch_s=1.2e-5),
-    "elementwise": Efficiency(memory=0.75, launch_s=2e-6),
-    **{name: Efficiency(memory=0.80, launch_s=3e-6, log_error=0.4) for name in COLLECTIVES},
-    "point_to_point": Efficiency(memory=0.80, launch_s=3e-6, log_error=0.4),
-}
-
-
-def _with_occupancy(w: Work, units: Any) -> Any:
-    """Return the FLOP slowed by wave quantisation: tiles run in whole waves over the units."""
-    padded = w.flop if w.padded_flop is None else w.padded_flop
-    tiles = np.maximum(np.asarray(w.parallelism, float), 1.0)
-    units = np.asarray(units, float)
-    with np.errstate(invalid="ignore"):
-        waves = np.where(np.isfinite(tiles), np.ceil(tiles / units) * units / tiles, 1.0)
-    # Split-K and smaller tiles recover part of an underfilled wave.
-    return padded * np.minimum(np.sqrt(waves), 4.0)
-
-
-def roofline_latency(w: Work, peak: Any, bandwidth: Any, units: Any, e: Efficiency) -> Latency:
-    """Return the time of work on an accelerator by the smooth roofline.
-
-    Args:
-        w: the work.
-        peak: dense peak rate of the data type [FLOP/s].
-        bandwidth: of the main memory [B/s].
-        units: compute units.
-        e: efficiencies.
-    """
-    compute = _with_occupancy(w, units) / (np.asarray(peak, float) * e.compute)
-    moved = np.asarray(w.bytes, float)
-    memory = (moved + e.half_bytes * moved / (moved + e.half_bytes + 1e-30)) / (
-        np.asarray(bandwidth, float) * e.memory
-    )
-    longest = np.maximum(compute, memory)
-    shortest = np.minimum(compute, memory)
-    ratio = shortest / np.maximum(longest, 1e-30)
-    smooth = longest * (1.0 + ratio**e.ridge) ** (1.0 / e.ridge)
-    zero = np.zeros_like(smooth)
-    return Latency(smooth + e.launch_s, e.log_error, compute, memory, zero, e.launch_s + zero,
-                   w.flop, moved)
-
-
-_WORK: dict[str, Callable[..., Work]] = {
-    "gemm": work.gemm_work,
-    "attention_prefill": work.attention_prefill_work,
-    "attention_decode": work.attention_decode_work,
-    "mla_prefill": work.mla_prefill_work,
-    "mla_decode": work.mla_decode_work,
-    "linear_attention": work.linear_attention_work,
-    "moe": work.moe_work,
-    "elementwise": work.elementwise_work,
-}
+Key = tuple[str, str, str]  # operator, variant, engine
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Efficiencies of an accelerator's kernels.
+    """Surfaces of an accelerator's kernels.
 
     Args:
         name: of the calibration; ``"roofline"`` where there is none.
         provenance: ``calibrated: …``, ``borrowed from …`` or ``uncalibrated``.
-        efficiencies: ``operator`` or ``operator/data type`` → parameters.
+        surfaces: (operator, variant, engine) → surface.
         widening: factor on every log error (borrowed calibrations are less sure).
+        engine: whose kernels are asked for; ``""`` for any.
+        about: how and from what it was made.
     """
 
     name: str
     provenance: str
-    efficiencies: Mapping[str, Efficiency] = field(default_factory=lambda: GENERIC)
+    surfaces: Mapping[Key, Surface] = field(default_factory=dict)
     widening: float = 1.0
+    engine: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    _found: dict[tuple[str, str], tuple[Surface, float]] = field(
+        default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def roofline(cls) -> Calibration:
         """Return the generic roofline with its wide error."""
         return cls("roofline", "uncalibrated")
 
-    def efficiency(self, operator: str, dtype: str = "") -> Efficiency:
-        """Return the parameters of an operator, of its data type where they are known."""
-        specific = f"{operator}/{dtype}"
-        if specific in self.efficiencies:
-            return self.efficiencies[specific]
-        return self.efficiencies.get(operator, GENERIC[operator])
+    def for_engine(self, engine: str) -> Calibration:
+        """Return the calibration with one engine's kernels, where those were measured."""
+        return self if engine == self.engine else replace(self, engine=engine)
+
+    def surface(self, operator: str, kernel: str = "") -> tuple[Surface, float]:
+        """Return the surface nearest to a kernel, and the factor on its error.
+
+        Args:
+            operator: such as ``gemm``.
+            kernel: variant by data types, from `costsim.kernels.operators.variant`.
+        """
+        found = self._found.get((operator, kernel))
+        if found is None:
+            found = self._nearest(operator, kernel)
+            self._found[operator, kernel] = found
+        return found
+
+    def _nearest(self, operator: str, kernel: str) -> tuple[Surface, float]:
+        order = (self.engine, "", *ENGINE_ORDER)
+        ranked = sorted(
+            (_mismatch(operator, kernel, key[1]),
+             order.index(key[2]) if key[2] in order else len(order), key)
+            for key in self.surfaces if key[0] == operator)
+        if not ranked or ranked[0][0] >= UNRELATED:
+            return Surface(GENERIC[operator]), 1.0
+        mismatch, _, key = ranked[0]
+        wider = WIDENING_OTHER_TYPE if mismatch else 1.0
+        return self.surfaces[key], wider * self.widening
 
     def latency(self, operator: str, hardware: Hardware, **shape: Any) -> Latency:
         """Return the time of a kernel; shapes as in the architecture page, all broadcasting.
@@ -164,59 +122,126 @@ class Calibration:
             KeyError: the operator is unknown (a programming error).
         """
         if operator in COLLECTIVES:
-            return self._network(operator, collective_time, hardware, operator=operator, **shape)
+            return self._collective(operator, hardware, shape)
         if operator == "point_to_point":
-            return self._network(operator, point_to_point_time, hardware, **shape)
-        rate = _rate(operator, shape)
-        e = self.efficiency(operator, rate)
-        done = _WORK[operator](**_work_arguments(operator, shape))
+            return self._point_to_point(hardware, **shape)
+        surface, wider = self.surface(operator, variant(operator, shape))
+        shape = dict(completed(operator, shape))
         found = roofline_latency(
-            done, hardware.peak(rate), hardware.memory_bandwidth_bytes_per_s,
-            hardware.compute_units, e,
-        )
-        return _widened(found, self.widening)
+            operator_work(operator, shape), hardware.peak(rate_key(operator, shape)),
+            hardware.memory_bandwidth_bytes_per_s, hardware.compute_units, surface.efficiency)
+        return corrected(found, surface, operator, shape, wider)
 
-    def _network(
-        self, name: str, time: Callable[..., Any], hardware: Hardware, **shape: Any
+    def _collective(self, operator: str, hardware: Hardware, shape: Mapping[str, Any]) -> Latency:
+        surface, wider = self.surface(operator)
+        ranks = np.asarray(shape["ranks"], float)
+        message = np.asarray(shape["message_bytes"], float)
+        inside = np.minimum(ranks, hardware.scale_up.domain_size)
+        near = {"ranks": inside, "message_bytes": message}
+        found = corrected(inside_latency(operator, hardware, near, surface.efficiency), surface,
+                          operator, near, wider)
+        far = across_nodes_time(operator, hardware, ranks, message, surface.efficiency.memory)
+        busy = ranks > 1
+        fixed = np.where(busy, found.fixed_s, 0.0)
+        seconds = np.where(busy, found.seconds + far, 0.0)
+        zero = np.zeros_like(seconds)
+        return Latency(seconds, found.log_error, zero, zero, seconds - fixed, fixed,
+                       network_bytes=message)
+
+    def _point_to_point(
+        self, hardware: Hardware, message_bytes: Any, across_nodes: Any = False
     ) -> Latency:
-        e = self.efficiency(name)
-        seconds = time(hardware=hardware, efficiency=e.memory, **shape)
-        busy = np.asarray(seconds) > 0
+        surface, wider = self.surface("point_to_point")
+        e = surface.efficiency
+        seconds = point_to_point_time(hardware, message_bytes, across_nodes, e.memory)
         zero = np.zeros_like(np.asarray(seconds, float))
-        fixed = np.where(busy, e.launch_s, 0.0)
-        return Latency(seconds + fixed, e.log_error * self.widening, zero, zero, seconds, fixed,
-                       network_bytes=shape["message_bytes"])
+        return Latency(seconds + e.launch_s, e.log_error * wider, zero, zero, seconds,
+                       e.launch_s + zero, network_bytes=message_bytes)
 
 
-def _widened(latency: Latency, factor: float) -> Latency:
-    if factor == 1.0:
-        return latency
-    return replace(latency, log_error=latency.log_error * factor)
+def inside_latency(
+    operator: str, hardware: Hardware, shape: Mapping[str, Any], e: Efficiency
+) -> Latency:
+    """Return the time of a collective inside one scale-up domain, by volume over bandwidth."""
+    done = Work(0.0, wire_bytes(operator, shape["ranks"], shape["message_bytes"]))
+    return roofline_latency(done, np.inf, hardware.scale_up.bandwidth_bytes_per_s, 1.0, e)
 
 
-def _rate(operator: str, shape: Mapping[str, Any]) -> str:
-    """Return the rate key an operator computes at."""
+def corrected(
+    found: Latency, surface: Surface, operator: str, shape: Mapping[str, Any], wider: float
+) -> Latency:
+    """Return the physics' time with the surface's correction and error applied."""
+    error: Any = found.log_error * wider
+    if surface.correction is None:
+        return replace(found, log_error=error)
+    value, outside = surface.correction.at(FEATURES[operator](shape))
+    factor = np.exp(value)
+    if np.any(outside):
+        error = error * (1.0 + WIDENING_PER_OCTAVE * outside)
+    return replace(found, seconds=found.seconds * factor, fixed_s=found.fixed_s * factor,
+                   log_error=error)
+
+
+UNRELATED = 10
+
+
+def _mismatch(operator: str, wanted: str, have: str) -> int:
+    """Return how far one kernel is from another: 0 the same, `UNRELATED` no stand-in."""
+    if wanted == have:
+        return 0
+    if operator == "linear_attention":
+        kind, phase = wanted.split(":")
+        other, other_phase = have.split(":")
+        return UNRELATED if phase != other_phase else 1
+    ours, theirs = wanted.split(":"), have.split(":")
     if operator in ("gemm", "moe"):
-        return rate_of(shape.get("dtype", "bf16"), shape.get("activation", "bf16"))
-    if operator in ("attention_prefill", "mla_prefill"):
-        return rate_of(shape.get("dtype", "bf16"), shape.get("dtype", "bf16"))
-    return "bf16"
+        same_rate = rate_of(*ours) == rate_of(*theirs)
+        return 1 + 4 * (not same_rate) + 2 * (ours[0] != theirs[0]) + (theirs != ["bf16", "bf16"])
+    rates = [RATE_OF.get(a) == RATE_OF.get(b) for a, b in zip(ours, theirs, strict=True)]
+    return 1 + 2 * rates.count(False) + (set(theirs) != {"bf16"})
 
 
-def _work_arguments(operator: str, shape: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the shape without what only chooses the rate."""
-    dropped: dict[str, tuple[str, ...]] = {
-        "attention_prefill": ("dtype",),
-        "mla_prefill": ("dtype",),
-        "linear_attention": ("kind", "key_heads"),
-    }
-    return {k: v for k, v in shape.items() if k not in dropped.get(operator, ())}
+def ideal_times(operator: str, hardware: Hardware, shape: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the time at the peak rate, the time at full bandwidth, and the bytes moved.
+
+    Args:
+        operator: such as ``gemm``; shape: of one variant (data types are plain strings).
+        hardware: whose rates.
+    """
+    if operator in COLLECTIVES:
+        moved = wire_bytes(operator, shape["ranks"], shape["message_bytes"])
+        return 0.0 * moved, 0.5 * moved / hardware.scale_up.bandwidth_bytes_per_s, moved
+    if operator == "point_to_point":
+        moved = np.asarray(shape["message_bytes"], float)
+        return 0.0 * moved, moved / hardware.scale_up.bandwidth_bytes_per_s, moved
+    done = operator_work(operator, completed(operator, shape))
+    compute = done.flop / np.asarray(hardware.peak(rate_key(operator, shape)), float)
+    moved = np.asarray(done.bytes, float)
+    return compute + 0.0 * moved, moved / hardware.memory_bandwidth_bytes_per_s, moved
 
 
 def load_calibration(hardware: Hardware | str) -> Calibration:
     """Return the calibration of an accelerator: its own, its relative's, or the roofline.
 
     Args:
-        hardware: a profile, or the name of a calibration.
+        hardware: a profile, or the name (or file) of a calibration or of a profile.
+
+    Raises:
+        InputError: a calibration that is named does not exist or is malformed.
     """
+    from costsim.kernels.store import read_calibration, shipped_calibrations
+
+    if isinstance(hardware, str):
+        from costsim.hardware.loader import list_hardware, load_hardware
+
+        if hardware in shipped_calibrations() or hardware not in list_hardware():
+            return read_calibration(hardware)
+        hardware = load_hardware(hardware)
+    if hardware.calibration and hardware.calibration in shipped_calibrations():
+        return read_calibration(hardware.calibration)
+    relative = hardware.borrowed_calibration
+    if relative and relative in shipped_calibrations():
+        found = read_calibration(relative)
+        return replace(found, provenance=f"borrowed from {relative} ({found.provenance})",
+                       widening=WIDENING_BORROWED)
     return Calibration.roofline()

@@ -30,38 +30,47 @@ def _flat(operator: str, ranks: Any, message: Any, link: Link, efficiency: Any) 
     return np.where(n > 1, share * m / bandwidth + alpha * np.minimum(n - 1.0, 4.0), 0.0)
 
 
-def collective_time(
-    operator: str, hardware: Hardware, ranks: Any, message_bytes: Any, efficiency: Any = 0.8
-) -> Any:
-    """Return the seconds of one collective.
+def wire_bytes(operator: str, ranks: Any, message: Any) -> Any:
+    """Return the bytes each rank sends in the bandwidth-optimal algorithm.
+
+    All-reduce 2(n−1)/n·M; all-gather and reduce-scatter (n−1)/n·M; all-to-all (n−1)/n·M.
 
     Args:
         operator: ``all_reduce``, ``all_gather``, ``reduce_scatter`` or ``all_to_all``.
-        hardware: its two links.
         ranks: accelerators that take part.
-        message_bytes: per rank, before the collective (after it for ``all_gather``).
+        message: bytes per rank, before the collective (after it for ``all_gather``).
+    """
+    n = np.maximum(np.asarray(ranks, float), 1.0)
+    passes = 2.0 if operator == "all_reduce" else 1.0
+    return passes * (n - 1.0) / n * np.asarray(message, float)
+
+
+def across_nodes_time(
+    operator: str, hardware: Hardware, ranks: Any, message_bytes: Any, efficiency: Any
+) -> Any:
+    """Return the seconds that ranks beyond the scale-up domain add, over the scale-out link.
+
+    Each accelerator of a node carries its share of the message across nodes; of an all-to-all the
+    part that leaves the node.
+
+    Args:
+        operator, ranks, message_bytes: as in `wire_bytes`.
+        hardware: its two links.
         efficiency: share of the links' bandwidth that a large message reaches.
     """
     ranks = np.asarray(ranks, float)
     domain = np.asarray(hardware.scale_up.domain_size, float)
-    inside = np.minimum(ranks, domain)
-    nodes = np.ceil(ranks / domain)
-    up = _flat(operator, inside, message_bytes, hardware.scale_up, efficiency)
+    inside, nodes = np.minimum(ranks, domain), np.ceil(ranks / domain)
     if np.all(nodes <= 1):
-        return up
-    out_message = np.asarray(message_bytes, float)
+        return 0.0
+    message = np.asarray(message_bytes, float)
     if operator == "all_to_all":
-        # The part that leaves the node goes over the scale-out link.
         leaving = (ranks - inside) / np.maximum(ranks - 1.0, 1.0)
-        staying = np.asarray(message_bytes, float) * (1.0 - leaving)
-        up = _flat(operator, inside, staying, hardware.scale_up, efficiency)
-        out = out_message * leaving / (
-            np.asarray(hardware.scale_out.bandwidth_bytes_per_s, float) * efficiency
-        ) + np.asarray(hardware.scale_out.latency_s, float)
+        bandwidth = np.asarray(hardware.scale_out.bandwidth_bytes_per_s, float) * efficiency
+        out = message * leaving / bandwidth + np.asarray(hardware.scale_out.latency_s, float)
     else:
-        # Each accelerator of a node carries its share of the message across nodes.
-        out = _flat(operator, nodes, out_message / inside, hardware.scale_out, efficiency)
-    return up + np.where(nodes > 1, out, 0.0)
+        out = _flat(operator, nodes, message / inside, hardware.scale_out, efficiency)
+    return np.where(nodes > 1, out, 0.0)
 
 
 def point_to_point_time(

@@ -72,10 +72,10 @@ def locate(nodes: Array, feature: Any) -> tuple[Any, Any, Any]:
 
 def _contract(grid: Array, axis: int, i: int, f: float) -> Array:
     """Return the grid with one axis interpolated away."""
-    lower = grid.take(i, axis)
+    lower = np.asarray(grid.take(i, axis))
     if f == 0.0:
         return lower
-    return lower * (1.0 - f) + grid.take(i + 1, axis) * f
+    return np.asarray(lower * (1.0 - f) + grid.take(i + 1, axis) * f)
 
 
 def _gather(grid: Array, places: list[tuple[Any, Any]]) -> Any:

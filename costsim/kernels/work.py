@@ -181,7 +181,7 @@ def moe_work(
         touched = touched_experts(tokens, top_k, experts) / ep
     pairs = tokens * top_k / ep * max_load
     local = np.asarray(width, float) / moe_tp
-    matrices = 3.0 if gated else 2.0
+    matrices = np.where(gated, 3.0, 2.0)
     per_expert = pairs / np.maximum(touched, 1e-9)
     rows = np.where(per_expert >= TILE_ROWS, TILE_ROWS, SMALLEST_ROWS)
     filled = touched * np.ceil(per_expert / rows) * rows

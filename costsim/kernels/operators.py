@@ -1,0 +1,158 @@
+"""What each operator needs to be priced: its work, its rate, its data types and its features.
+
+Features are the log2 coordinates in which the correction to the physics is interpolated. They
+are chosen so that each depends on few arguments and stays small when those broadcast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from costsim.dtypes import rate_of
+from costsim.kernels import work
+from costsim.kernels.efficiency import COLLECTIVES
+from costsim.kernels.work import Work
+
+Shape = Mapping[str, Any]
+
+_WORK: dict[str, Callable[..., Work]] = {
+    "gemm": work.gemm_work,
+    "attention_prefill": work.attention_prefill_work,
+    "attention_decode": work.attention_decode_work,
+    "mla_prefill": work.mla_prefill_work,
+    "mla_decode": work.mla_decode_work,
+    "linear_attention": work.linear_attention_work,
+    "moe": work.moe_work,
+    "elementwise": work.elementwise_work,
+}
+# Arguments that only choose the rate or the kernel.
+_UNUSED: dict[str, tuple[str, ...]] = {
+    "attention_prefill": ("dtype",),
+    "mla_prefill": ("dtype",),
+    "linear_attention": ("kind", "key_heads"),
+}
+
+
+def operator_work(operator: str, shape: Shape) -> Work:
+    """Return the work of a call."""
+    unused = _UNUSED.get(operator, ())
+    return _WORK[operator](**{k: v for k, v in shape.items() if k not in unused})
+
+
+def completed(operator: str, shape: Shape) -> Shape:
+    """Return the shape with the touched experts filled in (uniform routing where not given)."""
+    if operator != "moe":
+        return shape
+    touched = shape.get("touched")
+    if touched is None:
+        touched = work.touched_experts(shape["tokens"], shape["top_k"], shape["experts"])
+        touched = touched / shape.get("ep", 1)
+    return {**shape, "touched": np.maximum(touched, 1e-9)}
+
+
+def rate_key(operator: str, shape: Shape) -> str:
+    """Return the key of the peak rate an operator computes at."""
+    if operator in ("gemm", "moe"):
+        return rate_of(shape.get("dtype", "bf16"), shape.get("activation", "bf16"))
+    if operator in ("attention_prefill", "mla_prefill"):
+        return rate_of(shape.get("dtype", "bf16"), shape.get("dtype", "bf16"))
+    return "bf16"
+
+
+def _plain(dtype: str) -> str:
+    """Return the data type whose kernels run at the same speed."""
+    return {"fp16": "bf16", "tf32": "fp32"}.get(dtype, dtype)
+
+
+def variant(operator: str, shape: Shape) -> str:
+    """Return the name of the kernel that data types (and kind) choose, such as ``fp8:bf16``."""
+    weights = _plain(shape.get("dtype", "bf16"))
+    if operator in ("gemm", "moe"):
+        activation = _plain(shape.get("activation", "bf16"))
+        return f"{weights}:{'fp8' if activation == 'fp8_block' else activation}"
+    kv = _plain(shape.get("kv_dtype", "bf16"))
+    kv = "fp8" if kv == "fp8_block" else kv
+    if operator in ("attention_prefill", "mla_prefill"):
+        return f"{weights}:{kv}"
+    if operator in ("attention_decode", "mla_decode"):
+        return kv
+    if operator == "linear_attention":
+        return f"{shape.get('kind', '')}:{_phase(shape['new_tokens'])}"
+    return ""
+
+
+def _phase(new_tokens: Any) -> str:
+    """Return which kernel runs: the recurrent one takes a few tokens, the chunked one many."""
+    return "decode" if np.max(new_tokens) <= 8 else "prefill"
+
+
+def _log2(x: Any) -> Any:
+    return np.log2(np.maximum(np.asarray(x, float), 1.0))
+
+
+def _gemm(s: Shape) -> tuple[Any, ...]:
+    return _log2(s["m"]), _log2(s["n"]), _log2(s["k"])
+
+
+def _attention_prefill(s: Shape) -> tuple[Any, ...]:
+    q = np.maximum(np.asarray(s["new_tokens"], float), 1.0)
+    length = 2.0 * work.attended_pairs(q, s["context"], s.get("window", 0)) / q
+    group = np.asarray(s["heads"], float) / s["kv_heads"]
+    return (_log2(length), _log2(np.asarray(s["batch"], float) * s["heads"] * q / length),
+            _log2(group), _log2(s["head_dim"]))
+
+
+def _attention_decode(s: Shape) -> tuple[Any, ...]:
+    window = np.asarray(s.get("window", 0), float)
+    seen = np.minimum(s["context"], np.where(window > 0, window, np.inf))
+    group = np.asarray(s["heads"], float) / s["kv_heads"]
+    return (_log2(np.asarray(s["batch"], float) * s["kv_heads"]), _log2(seen), _log2(group),
+            _log2(s["head_dim"]))
+
+
+def _mla_prefill(s: Shape) -> tuple[Any, ...]:
+    q = np.maximum(np.asarray(s["new_tokens"], float), 1.0)
+    length = 2.0 * work.attended_pairs(q, s["context"]) / q
+    return _log2(length), _log2(s["batch"] * q / length), _log2(s["heads"])
+
+
+def _mla_decode(s: Shape) -> tuple[Any, ...]:
+    return _log2(s["batch"]), _log2(s["context"]), _log2(s["heads"])
+
+
+def _linear_attention(s: Shape) -> tuple[Any, ...]:
+    return _log2(s["batch"]), _log2(s["new_tokens"]), _log2(s["value_heads"])
+
+
+def _moe(s: Shape) -> tuple[Any, ...]:
+    pairs = np.asarray(s["tokens"], float) * s["top_k"] / s.get("ep", 1) * s.get("max_load", 1.0)
+    local = np.asarray(s["width"], float) / s.get("moe_tp", 1)
+    # Rows of one expert may fall under one where few tokens meet many ranks.
+    rows = np.log2(np.maximum(pairs / s["touched"], 0.125))
+    return rows, _log2(s["touched"]), _log2(s["hidden"]), _log2(local)
+
+
+def _collective(s: Shape) -> tuple[Any, ...]:
+    return _log2(s["message_bytes"]), _log2(s["ranks"])
+
+
+def _elementwise(s: Shape) -> tuple[Any, ...]:
+    return (_log2(s["bytes"]),)
+
+
+FEATURES: dict[str, Callable[[Shape], tuple[Any, ...]]] = {
+    "gemm": _gemm, "attention_prefill": _attention_prefill,
+    "attention_decode": _attention_decode, "mla_prefill": _mla_prefill,
+    "mla_decode": _mla_decode, "linear_attention": _linear_attention, "moe": _moe,
+    "elementwise": _elementwise, **dict.fromkeys(COLLECTIVES, _collective),
+}
+
+# Most nodes of the correction on each feature, and stiffness of its smoothing.
+NODES: dict[str, tuple[int, ...]] = {
+    "gemm": (24, 14, 14), "attention_prefill": (16, 14, 7, 5), "attention_decode": (16, 17, 7, 5),
+    "mla_prefill": (18, 12, 8), "mla_decode": (12, 17, 8), "linear_attention": (12, 14, 10),
+    "moe": (18, 10, 8, 8), "elementwise": (20,), **dict.fromkeys(COLLECTIVES, (23, 6)),
+}

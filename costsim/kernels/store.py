@@ -1,0 +1,71 @@
+"""Calibrations as JSON files: small, with their held-out figures and where they come from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from costsim import library
+from costsim.errors import InputError
+from costsim.files import write_atomically
+from costsim.kernels.calibration import Calibration, Surface
+from costsim.kernels.correction import decode, encode
+from costsim.kernels.efficiency import Efficiency
+from costsim.loading import read_json
+
+FOLDER = "hardware_profiles/calibrations"
+FORMAT = 1
+
+
+def shipped_calibrations() -> list[str]:
+    """Return the names of the calibrations found in the data folders."""
+    return library.names(FOLDER, (".json",))
+
+
+def write_calibration(calibration: Calibration, path: Path | str) -> Path:
+    """Write a calibration; `read_calibration` gives it back (corrections to within a step)."""
+    surfaces = [
+        {"operator": key[0], "variant": key[1], "engine": key[2],
+         "efficiency": {k: float(f"{v:.5g}") for k, v in asdict(surface.efficiency).items()},
+         "correction": None if surface.correction is None else encode(surface.correction),
+         "rows": surface.rows, "about": dict(surface.about)}
+        for key, surface in sorted(calibration.surfaces.items())]
+    lines = ",\n".join(json.dumps(s, separators=(",", ":")) for s in surfaces)
+    head = json.dumps({"format": FORMAT, "name": calibration.name,
+                       "provenance": calibration.provenance, "about": dict(calibration.about)},
+                      indent=1)
+    return write_atomically(path, f'{head[:-2]},\n "surfaces": [\n{lines}\n]}}\n')
+
+
+def read_calibration(name: str | Path) -> Calibration:
+    """Return a calibration by name (searched in the data folders) or by path.
+
+    Raises:
+        InputError: it does not exist, or it is malformed.
+    """
+    path = library.find(FOLDER, str(name), (".json",))
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, modified: int) -> Calibration:
+    data = read_json(path)
+    try:
+        if data["format"] != FORMAT:
+            raise InputError(f"{path}: format {data['format']}, this version reads {FORMAT}")
+        surfaces = {(s["operator"], s["variant"], s["engine"]): _surface(s)
+                    for s in data["surfaces"]}
+        return Calibration(data["name"], data["provenance"], surfaces, about=data["about"])
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not a calibration: {error!r}") from None
+
+
+def _surface(data: dict[str, Any]) -> Surface:
+    correction = data["correction"]
+    return Surface(Efficiency(**data["efficiency"]), correction and decode(correction),
+                   data["rows"], data["about"])
