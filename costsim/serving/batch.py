@@ -30,6 +30,9 @@ class DecodeBatch(Protocol):
     def members(self) -> list[int]:
         """Return all requests, in the order in which they joined."""
 
+    def longest(self) -> int:
+        """Return the tokens that the request of the longest context reads in the next step."""
+
     def next_finish(self) -> int:
         """Return the steps until the first request has all its tokens."""
 
@@ -51,7 +54,9 @@ class LeapBatch:
     (c - s) mod block_tokens tells the blocks of any number of steps.
     """
 
-    __slots__ = ("base", "block_tokens", "context", "finish_at", "finishes", "phases", "size", "t")
+    __slots__ = (
+        "base", "block_tokens", "context", "finish_at", "finishes", "longs", "phases", "size", "t",
+    )  # fmt: skip
 
     def __init__(self, block_tokens: int, grows: bool = True) -> None:
         self.block_tokens = block_tokens if grows else 0
@@ -59,6 +64,7 @@ class LeapBatch:
         self.base: dict[int, int] = {}
         self.finish_at: dict[int, int] = {}
         self.finishes: list[int] = []
+        self.longs: list[tuple[int, int]] | None = None
         self.size = self.context = self.t = 0
 
     def join(self, request: int, context: int, steps: int) -> None:
@@ -70,6 +76,8 @@ class LeapBatch:
             self.phases[base % self.block_tokens] += 1
         self.size += 1
         self.context += context + 1
+        if self.longs is not None:
+            heapq.heappush(self.longs, (-base, request))
 
     def leave(self, request: int) -> int:
         base = self.base.pop(request)
@@ -88,6 +96,15 @@ class LeapBatch:
 
     def members(self) -> list[int]:
         return list(self.base)
+
+    def longest(self) -> int:
+        if self.longs is None:
+            self.longs = [(-base, request) for request, base in self.base.items()]
+            heapq.heapify(self.longs)
+        longs, base = self.longs, self.base
+        while longs and base.get(longs[0][1]) != -longs[0][0]:
+            heapq.heappop(longs)
+        return self.t + 1 - longs[0][0] if longs else 0
 
     def next_finish(self) -> int:
         finishes, finish_at = self.finishes, self.finish_at
@@ -161,6 +178,9 @@ class StepBatch:
 
     def members(self) -> list[int]:
         return list(self.contexts)
+
+    def longest(self) -> int:
+        return max(self.contexts.values(), default=-1) + 1
 
     def next_finish(self) -> int:
         return min(self.left.values(), default=0)

@@ -384,9 +384,7 @@ class Fleet:
 
     def _dispatch(self, pool: Pool) -> None:
         while pool.backlog:
-            if self.requests.status[pool.backlog[0]] != WAITING:
-                pool.backlog.popleft()
-            elif self._route(pool, pool.backlog[0]):
+            if self.requests.status[pool.backlog[0]] != WAITING or self._route(pool, pool.backlog[0]):
                 pool.backlog.popleft()
             else:
                 return

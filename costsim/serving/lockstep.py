@@ -14,8 +14,8 @@ import numpy as np
 from costsim.serving.replica import NEVER, Replica
 from costsim.serving.step_cost import Chunk, DecodeLine, StepCost
 
-Load = tuple[int, float, Sequence[Chunk]]
-"""Decoding requests of a rank, their total context, and its prompt chunks."""
+Load = tuple[int, float, Sequence[Chunk], int]
+"""Decoding requests of a rank, their total and longest context, and its prompt chunks."""
 
 
 class LockstepCost(Protocol):
@@ -24,8 +24,8 @@ class LockstepCost(Protocol):
     def step(self, loads: Sequence[Load]) -> float:
         """Return the time of a step of all ranks."""
 
-    def leap(self, batches: Sequence[int], contexts: Sequence[float], steps: int) -> np.ndarray:
-        """Return the times of decode steps, the context of each rank growing by its batch."""
+    def leap(self, loads: Sequence[Load], steps: int) -> np.ndarray:
+        """Return the times of decode steps, all contexts growing by one token a step."""
 
 
 class SlowestRank:
@@ -44,15 +44,15 @@ class SlowestRank:
             cost.mixed(batch, context, chunks)
             if chunks
             else (cost.decode(batch).seconds(context) if batch else 0.0)
-            for batch, context, chunks in loads
+            for batch, context, chunks, _ in loads
         ]
         return max(times)
 
-    def leap(self, batches: Sequence[int], contexts: Sequence[float], steps: int) -> np.ndarray:
+    def leap(self, loads: Sequence[Load], steps: int) -> np.ndarray:
         at = np.arange(steps)
         times = [
             line_seconds(self.cost.decode(batch), context + batch * at)
-            for batch, context in zip(batches, contexts, strict=True)
+            for batch, context, _, _ in loads
             if batch
         ]
         return np.asarray(np.max(times, axis=0))
@@ -126,7 +126,8 @@ class Lockstep:
         for rank in self.ranks:
             size = rank.batch.size if rank.decodes else 0
             chunks = [(new, rank.computed[request]) for request, new in rank.taken]
-            loads.append((size, rank.batch.context if size else 0, chunks))
+            longest = rank.batch.longest() if size and rank.unequal is not None else 0
+            loads.append((size, rank.batch.context if size else 0, chunks, longest))
         self.start = now
         working = [rank for rank, load in zip(self.ranks, loads, strict=True) if load[0]]
         if any(load[2] for load in loads):
@@ -147,8 +148,7 @@ class Lockstep:
     def _ends(self, loads: list[Load], most: int) -> np.ndarray:
         if most == 1:
             return np.array([self.cost.step(loads)])
-        times = self.cost.leap([load[0] for load in loads], [load[1] for load in loads], most)
-        return np.asarray(np.cumsum(times))
+        return np.asarray(np.cumsum(self.cost.leap(loads, most)))
 
     def _set(self, steps: int) -> None:
         self.steps = steps

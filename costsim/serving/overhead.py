@@ -19,6 +19,7 @@ class WithOverhead:
     def __init__(self, cost: StepCost, step_s: float) -> None:
         self.cost, self.step_s = cost, step_s
         self.lines: dict[int, DecodeLine] = {}
+        self.unequal = getattr(cost, "unequal", None)
 
     def decode(self, batch: int) -> DecodeLine:
         line = self.lines.get(batch)

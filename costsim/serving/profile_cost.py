@@ -68,6 +68,28 @@ class AttentionTable:
 
 
 @dataclass(frozen=True)
+class UnequalTable:
+    """How far the longest context of a batch draws the time of attention towards its own.
+
+    Args:
+        chunks, batches: the axes: new prompt tokens, decoding requests.
+        share: of shape (chunks, batches).
+    """
+
+    chunks: np.ndarray
+    batches: np.ndarray
+    share: np.ndarray
+
+    def at(self, chunk: float, batch: float) -> float:
+        """Return the share, linear between the points and constant beyond."""
+        column = [np.interp(batch, self.batches, row) for row in self.share]
+        return float(np.interp(chunk, self.chunks, column))
+
+
+NO_SHARE = UnequalTable(np.zeros(1), np.zeros(1), np.zeros((1, 1)))
+
+
+@dataclass(frozen=True)
 class KernelProfile:
     """All kernels of a model on one accelerator.
 
@@ -77,6 +99,7 @@ class KernelProfile:
         once: kernels run once a step by tokens (embedding, last norm).
         per_sequence: kernels run once a step by sequences (output head, sampler).
         attention: of a layer.
+        unequal: effect of unequal contexts on attention.
         experts: tokens, experts touched and seconds of a layer's experts; empty if dense.
     """
 
@@ -85,6 +108,7 @@ class KernelProfile:
     once: Curve
     per_sequence: Curve
     attention: AttentionTable
+    unequal: UnequalTable = NO_SHARE
     experts: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
 
 
@@ -97,7 +121,6 @@ class ProfileCost:
         graph_sizes: token counts for which the engine has captured graphs; a step of fewer
             tokens runs the next larger one.
         step_s: host time of a step that the accelerator waits for.
-        unequal: attention of contexts of unequal length over that of equal ones.
     """
 
     def __init__(
@@ -106,9 +129,8 @@ class ProfileCost:
         most_tokens: int,
         graph_sizes: Sequence[int] = (),
         step_s: float = 0.0,
-        unequal: float = 1.0,
     ) -> None:
-        self.profile, self.unequal = profile, unequal
+        self.profile = profile
         tokens = profile.layers * profile.per_layer.table(most_tokens)
         tokens += profile.once.table(most_tokens) + step_s
         padded = np.arange(most_tokens + 1)
@@ -121,6 +143,10 @@ class ProfileCost:
         self.by_sequences = profile.per_sequence.table(4096).tolist()
         self.lines: dict[int, DecodeLine] = {}
 
+    def unequal(self, batch: int, new_tokens: int) -> float:
+        """Return how far unequal contexts take attention towards that of the longest."""
+        return self.profile.unequal.at(new_tokens, batch)
+
     def linear(self, batch: int, chunks: Sequence[Chunk]) -> float:
         """Return the time of all but attention (and experts)."""
         tokens = batch + sum(new for new, _ in chunks)
@@ -131,7 +157,7 @@ class ProfileCost:
         line = self.lines.get(batch)
         if line is None:
             table, layers = self.profile.attention, self.profile.layers
-            seconds = [self.unequal * layers * table.at(0, 0, batch, c) for c in table.contexts]
+            seconds = [layers * table.at(0, 0, batch, c) for c in table.contexts]
             knots = [batch * float(c) for c in table.contexts]
             line = self.lines[batch] = DecodeLine(knots[1:], seconds[1:])
         return line
@@ -146,9 +172,7 @@ class ProfileCost:
         prefix = max(0.0, pairs / new - 0.5 * new)
         mean = context / batch if batch else 0.0
         table = self.profile.attention
-        alone = table.at(new, prefix, 0, 0)
-        mixed = table.at(new, prefix, batch, mean) if batch else alone
-        return self.profile.layers * (alone + self.unequal * (mixed - alone))
+        return self.profile.layers * table.at(new, prefix, batch, mean)
 
     def decode(self, batch: int) -> DecodeLine:
         """Return the time of decode steps of a batch over its total context."""
@@ -193,32 +217,42 @@ class ExpertProfileCost:
 
     def step(self, loads: Sequence[Load]) -> float:
         """Return the time of a common step: the slowest rank, then all experts together."""
-        slowest, tokens, rank = 0.0, 0, self.rank
-        widest = max(self._tokens(load) for load in loads)
-        for batch, context, chunks in loads:
+        rank = self.rank
+        slowest = 0.0
+        for batch, context, chunks, longest in loads:
             seconds = rank.linear(batch, chunks)
-            if chunks:
-                seconds += rank.attention(batch, context, chunks)
-            elif batch:
-                seconds += rank.attention_line(batch).seconds(context)
+            if batch or chunks:
+                even = self._attention(batch, context, chunks)
+                if batch:
+                    share = rank.unequal(batch, sum(new for new, _ in chunks))
+                    most = self._attention(batch, batch * longest, chunks)
+                    even += share * (most - even)
+                seconds += even
             slowest = max(slowest, seconds)
-            tokens += int(rank.padded[widest])
-        return slowest + float(self.experts_s[tokens])
+        return slowest + float(self.experts_s[self._exchanged(loads)])
 
-    @staticmethod
-    def _tokens(load: Load) -> int:
-        return load[0] + sum(new for new, _ in load[2])
+    def _attention(self, batch: int, context: float, chunks: Sequence[Chunk]) -> float:
+        if chunks:
+            return self.rank.attention(batch, context, chunks)
+        return self.rank.attention_line(batch).seconds(context)
 
-    def leap(self, batches: Sequence[int], contexts: Sequence[float], steps: int) -> np.ndarray:
+    def _exchanged(self, loads: Sequence[Load]) -> int:
+        """Return the tokens of all ranks: each is padded to the one with most."""
+        widest = max(load[0] + sum(new for new, _ in load[2]) for load in loads)
+        return self.ranks * int(self.rank.padded[widest])
+
+    def leap(self, loads: Sequence[Load], steps: int) -> np.ndarray:
         """Return the times of decode steps of all ranks."""
-        at, rank = np.arange(steps), self.rank
-        tokens = self.ranks * int(rank.padded[max(batches)])
-        times = [
-            rank.linear(batch, ()) + line_seconds(rank.attention_line(batch), context + batch * at)
-            for batch, context in zip(batches, contexts, strict=True)
-            if batch
-        ]
-        return np.asarray(np.max(times, axis=0) + self.experts_s[tokens])
+        at, rank, times = np.arange(steps), self.rank, []
+        for batch, context, _, longest in loads:
+            if batch:
+                line = rank.attention_line(batch)
+                even = line_seconds(line, context + batch * at)
+                most = line_seconds(line, batch * (longest + at))
+                share = rank.unequal(batch, 0)
+                times.append(rank.linear(batch, ()) + even + share * (most - even))
+        experts = self.experts_s[self._exchanged(loads)]
+        return np.asarray(np.max(times, axis=0) + experts)
 
 
 def touched_experts(tokens: np.ndarray, experts: float, top_k: float) -> np.ndarray:

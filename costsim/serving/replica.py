@@ -17,7 +17,7 @@ from costsim.serving.prefix_cache import PrefixCache
 from costsim.serving.queue import FifoQueue, PriorityQueue
 from costsim.serving.requests import FINISHED, RUNNING, WAITING, RequestTable
 from costsim.serving.scheduler import Scheduler
-from costsim.serving.step_cost import StepCost
+from costsim.serving.step_cost import Chunk, DecodeLine, StepCost, UnequalLine
 
 if TYPE_CHECKING:
     from costsim.serving.fleet import Pool, ReplicaSpec
@@ -76,6 +76,7 @@ class Replica:
         self.hash_blocks = max(1, hash_tokens // self.block_tokens)
         keeps = scheduler.prefix_cache and not self.reserves
         self.cache = PrefixCache(self.hash_blocks) if keeps else None
+        self.unequal = getattr(cost, "unequal", None)
         self.prioritised = scheduler.order == "priority"
         self.form = FORMS[scheduler.policy]
         self.intervals = IntervalCounter()
@@ -194,15 +195,31 @@ class Replica:
             computed = self.computed
             chunks = [(new, computed[request]) for request, new in taken]
             self.leap = 1
-            self.end = now + self.cost.mixed(size, batch.context if size else 0, chunks)
+            self.end = now + self._mixed(size, chunks)
         elif size:
             self.leap = self.longest_leap() if self.leaps and not self.preempted else 1
-            line = self.cost.decode(size)
-            self.end = now + line.total(batch.context, size, self.leap)
+            self.end = now + self._line(size).total(batch.context, size, self.leap)
         else:
             self.leap, self.end = 0, NEVER
         if self.cache is not None:
             self.cache.shrink(self.free)
+
+    def _mixed(self, size: int, chunks: list[Chunk]) -> float:
+        if not size:
+            return self.cost.mixed(0, 0, chunks)
+        context, cost = self.batch.context, self.cost
+        even = cost.mixed(size, context, chunks)
+        if self.unequal is None:
+            return even
+        share = self.unequal(size, sum(new for new, _ in chunks))
+        return even + share * (cost.mixed(size, size * self.batch.longest(), chunks) - even)
+
+    def _line(self, size: int) -> DecodeLine:
+        line = self.cost.decode(size)
+        if self.unequal is None:
+            return line
+        further = size * self.batch.longest() - self.batch.context
+        return UnequalLine(line, self.unequal(size, 0), further)
 
     def longest_leap(self) -> int:
         """Return the steps until a request finishes or the blocks run out."""
@@ -225,8 +242,7 @@ class Replica:
     def interrupt(self, now: float) -> None:
         """Cut the leap short at the end of the step that is under way."""
         batch = self.batch
-        line = self.cost.decode(batch.size)
-        steps, seconds = line.steps_until(
+        steps, seconds = self._line(batch.size).steps_until(
             batch.context, batch.size, self.leap, now - self.start
         )
         self.leap, self.end = steps, self.start + seconds

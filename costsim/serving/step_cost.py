@@ -90,8 +90,39 @@ class DecodeLine:
         return self.values[segment] + self.slopes[segment] * (context - self.knots[segment])
 
 
+class UnequalLine(DecodeLine):
+    """A decode line for contexts of unequal length.
+
+    The step takes ``seconds(total) + share * (seconds(batch * longest) - seconds(total))``: both
+    totals grow by the batch size a step, so that the sum over steps stays closed.
+
+    Args:
+        line: for equal contexts.
+        share: of the way to a batch in which all contexts are as long as the longest.
+        further: batch size times the longest context, less the total context (tokens).
+    """
+
+    __slots__ = ("further", "line", "share")
+
+    def __init__(self, line: DecodeLine, share: float, further: float) -> None:
+        self.line, self.share, self.further = line, share, further
+
+    def seconds(self, context: float) -> float:
+        even = self.line.seconds(context)
+        return even + self.share * (self.line.seconds(context + self.further) - even)
+
+    def total(self, context: float, growth: int, steps: int) -> float:
+        even = self.line.total(context, growth, steps)
+        longest = self.line.total(context + self.further, growth, steps)
+        return even + self.share * (longest - even)
+
+
 class StepCost(Protocol):
-    """Time of one step of an engine, for the simulator."""
+    """Time of one step of an engine, for the simulator.
+
+    A cost may also have ``unequal(batch, new_tokens)``: the share in `UnequalLine` for a batch
+    whose contexts differ, in steps with that many new prompt tokens.
+    """
 
     def decode(self, batch: int) -> DecodeLine:
         """Return the time of steps in which ``batch`` requests decode and no prompt is read."""

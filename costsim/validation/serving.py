@@ -22,11 +22,12 @@ from costsim.serving.profile_cost import (
     ExpertProfileCost,
     KernelProfile,
     ProfileCost,
+    UnequalTable,
 )
 from costsim.serving.results import SimulationResult
 from costsim.serving.scheduler import Scheduler
 from costsim.serving.simulation import simulate
-from costsim.serving.traffic import Traffic, generated
+from costsim.serving.traffic import generated
 
 REPEATS = {"layernorm": 2}
 ONCE = ("embedding", "final_layernorm")
@@ -98,6 +99,7 @@ def read_profile(folder: Path, layers: int, tp: int = 1) -> KernelProfile:
         _sum([dense[name] for name in ONCE], [1, 1]),
         _sum(list(heads.values()), [1] * len(heads)),
         attention_table(_rows(folder / f"profile_tp{tp}_attention.csv")),
+        unequal_table(folder / f"profile_tp{tp}_skew.csv"),
         rows,
     )
 
@@ -147,6 +149,25 @@ def attention_table(rows: np.ndarray) -> AttentionTable:
     if np.isnan(grid).any():
         raise InputError("attention profile: the grid of doubling chunks and contexts has gaps")
     return AttentionTable(powers, prefixes, batches, contexts, grid)
+
+
+def unequal_table(path: Path) -> UnequalTable:
+    """Return the share of `UnequalTable` from measured batches with few long contexts.
+
+    The rows time a batch of equal contexts of the mean length, of the longest length, and the
+    unequal batch itself. Those with the fewest long contexts (one, or a sixteenth) are closest to
+    what a batch of real requests is.
+    """
+    with path.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    groups: dict[tuple[int, int], list[float]] = {}
+    for row in rows:
+        batch, few = int(row["n"]), max(1, int(row["n"]) // 16)
+        if int(row["nb"]) <= few and float(row["kvs"]) >= 512 and float(row["kp"]) <= 1024:
+            groups.setdefault((int(row["pc"]), batch), []).append(float(row["alpha"]))
+    chunks, batches = (np.array(sorted({key[axis] for key in groups})) for axis in (0, 1))
+    share = np.array([[np.median(groups.get((c, b), [0.0])) for b in batches] for c in chunks])
+    return UnequalTable(chunks, batches, np.clip(share, 0.0, 1.0))
 
 
 def graph_sizes(max_num_seqs: int) -> list[int]:
