@@ -22,8 +22,10 @@ def attended_tokens(mixer: Attention, context: Any) -> Any:
         context: tokens of the request so far, itself included; number or array.
     """
     entries = np.asarray(context, dtype=float)
-    if mixer.kind in ("sliding", "chunked"):
+    if mixer.kind == "sliding":
         return np.minimum(entries, mixer.window)
+    if mixer.kind == "chunked":  # a token stands on average in the middle of its chunk
+        return np.minimum(entries, 0.5 * (mixer.window + 1))
     far = entries / mixer.kv_compression
     if mixer.index_topk:
         far = np.minimum(far, mixer.index_topk)

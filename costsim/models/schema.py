@@ -201,7 +201,7 @@ class ModelTable(_Table):
 
     title: Text = ""
     family: Text = ""
-    provenance: Literal["published", "unverified", "rumoured"] = "published"
+    provenance: Literal["published", "unverified", "rumoured", "hypothetical"] = "published"
     source: Text
     released: Text = ""
     hidden_size: Count

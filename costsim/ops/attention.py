@@ -64,8 +64,20 @@ def _add_grouped(
     else:
         width = heads * a.head_dim + inward + gate
         tally.add("qkv projection", _gemm(machine, types, tokens.all, width, hidden), count, some)
+    side = _side_weights(a, hidden)
+    if side > 0:
+        tally.add("indexer", _gemm(machine, types, tokens.all, side / hidden, hidden), count, some)
     _add_softmax(tally, machine, a, tokens, heads, kv, cp, types, count)
     _add_output(tally, machine, a, hidden, tokens, heads, types, count)
+
+
+def _side_weights(a: Attention, hidden: int) -> int:
+    """Return weights of the indexer's projections, compressors and gates, on every rank."""
+    index = 0
+    if a.index_heads and not a.shares_index:
+        query = (a.q_lora_rank or hidden) * a.index_heads * a.index_head_dim
+        index = query + hidden * (a.index_head_dim + a.index_heads)
+    return index + a.extra_matrices
 
 
 def _add_output(
@@ -95,8 +107,12 @@ def seen_tokens(a: Attention, context: Any) -> Any:
     return entries
 
 
-def _prefill_window(a: Attention) -> int:
+def _prefill_window(a: Attention, tokens: Tokens) -> Any:
     """Return the window of the prefill kernel; sparse kinds read at most top-k entries."""
+    if a.kv_compression > 1:
+        middle = np.asarray(tokens.prefill_context, float) + 0.5 * np.asarray(tokens.prefill_tokens)
+        entries = np.maximum(1.0, middle / a.kv_compression)
+        return a.window + np.minimum(entries, a.index_topk or np.inf)
     if a.kind == "sliding":
         return a.window
     if a.kind == "chunked":
@@ -111,7 +127,7 @@ def _add_softmax(
     shared = {"heads": heads, "kv_heads": kv, "head_dim": a.head_dim, "v_head_dim": a.v_head_dim}
     prefill = machine("attention_prefill", batch=tokens.prefill_requests,
                       new_tokens=tokens.prefill_tokens, context=tokens.prefill_context,
-                      window=_prefill_window(a), dtype="bf16", kv_dtype=types.kv, **shared)
+                      window=_prefill_window(a, tokens), dtype="bf16", kv_dtype=types.kv, **shared)
     tally.add("attention (prefill)", prefill, count, tokens.prefill > 0)
     seen = seen_tokens(a, tokens.decode_context) / np.asarray(cp, float)
     decode = machine("attention_decode", batch=tokens.decode_requests, context=seen, window=0,
