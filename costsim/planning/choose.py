@@ -10,8 +10,8 @@ import numpy as np
 from costsim.engine.deployment import Deployment
 from costsim.engine.layout import Layout
 from costsim.engine.memory import check_fits
+from costsim.engine.search import enumerate_layouts
 from costsim.engine.steady_state import OperatingPoint, operating_point
-from costsim.engine.validity import allowed
 from costsim.errors import DoesNotFitError
 from costsim.planning.targets import Target
 
@@ -37,29 +37,6 @@ class Choice:
     met: bool
 
 
-def layouts(deployment: Deployment, max_accelerators: int) -> Layout:
-    """Return every layout up to a number of accelerators that the model allows, as arrays.
-
-    Tensor parallelism stays in the scale-up domain; experts are sliced (ep = 1) or spread over
-    the whole stage; attention is data parallel for models with experts.
-    """
-    domain = int(np.max(deployment.hardware.scale_up.domain_size))
-    has_experts = any(e.ffn and e.ffn.kind == "moe" for e in deployment.model.layers)
-    powers = [2**i for i in range(11) if 2**i <= max_accelerators]
-    rows = []
-    for tp in powers:
-        for pp in powers:
-            for dp in powers if has_experts else [1]:
-                if tp > domain or tp * pp * dp > max_accelerators:
-                    continue
-                for ep in {1, tp * dp} if has_experts else {1}:
-                    rows.append((tp, pp, ep, dp))
-    table = np.array(rows, dtype=int)
-    found = Layout(tp=table[:, 0], pp=table[:, 1], ep=table[:, 2], dp=table[:, 3])
-    keep = np.asarray(allowed(deployment.model, found))
-    return Layout(found.tp[keep], found.pp[keep], found.ep[keep], found.dp[keep])
-
-
 def choose(
     deployment: Deployment, *, isl: float, osl: float, target: Target | None = None,
     max_accelerators: int = 64,
@@ -76,7 +53,7 @@ def choose(
         DoesNotFitError: no layout holds the model and one request.
     """
     target = target or Target()
-    grid = layouts(deployment, max_accelerators)
+    grid = enumerate_layouts(deployment.model, deployment.hardware, max_accelerators)
     columns = Layout(grid.tp[:, None], grid.pp[:, None], grid.ep[:, None], grid.dp[:, None])
     # A replica needs at least one request per attention group and stage to keep all busy.
     point = operating_point(deployment.with_changes(layout=columns), batch=BATCHES[None, :],

@@ -1,0 +1,250 @@
+"""Run a scenario: every model on every accelerator for every workload, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from costsim.engine.deployment import deploy
+from costsim.engine.layout import Layout
+from costsim.engine.presets import load_settings
+from costsim.engine.settings import Routing
+from costsim.errors import InputError
+from costsim.models.count import active_parameters, total_parameters
+from costsim.models.variants import moe_variant
+from costsim.planning.choose import Choice, choose
+from costsim.planning.compare import curves_of
+from costsim.planning.estimate import Estimate, estimate_deployment
+from costsim.planning.load import Crossover, LoadCurve, crossovers
+from costsim.planning.scenario import HardwareEntry, ModelEntry, Scenario, Workload
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model on one accelerator for one workload.
+
+    Args:
+        model, hardware, workload: entries of the scenario.
+        choice, estimate: best layout within the targets and its figures; None where it is
+            impossible.
+        reason: why it is impossible, or that the targets are missed.
+    """
+
+    model: ModelEntry
+    hardware: HardwareEntry
+    workload: Workload
+    choice: Choice | None
+    estimate: Estimate | None
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """Title of the model."""
+        return self.model.title
+
+
+@dataclass(frozen=True)
+class ExpertPoint:
+    """One step of the sweep over numbers of experts at equal active parameters."""
+
+    experts: int
+    total_parameters: float
+    hardware: str
+    workload: str
+    estimate: Estimate | None
+    choice: Choice | None
+    reason: str = ""
+
+
+@dataclass
+class ScenarioResult:
+    """All that a scenario's run found.
+
+    Args:
+        scenario: what was asked.
+        cells: one per combination.
+        curves: ``(hardware, workload) -> cost against load`` of every model that fits.
+        crossovers: the same keys.
+        sweep: numbers of experts.
+        latencies: ``label -> simulated summary and samples``.
+        findings: in plain words, computed from the above.
+        warnings: rumoured figures, stale prices, missed targets.
+        points: operating points priced.
+    """
+
+    scenario: Scenario
+    cells: list[Cell] = field(default_factory=list)
+    curves: dict[tuple[str, str], tuple[LoadCurve, ...]] = field(default_factory=dict)
+    crossovers: dict[tuple[str, str], tuple[Crossover, ...]] = field(default_factory=dict)
+    sweep: list[ExpertPoint] = field(default_factory=list)
+    latencies: dict[str, dict[str, Any]] = field(default_factory=dict)
+    findings: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    points: int = 0
+
+    def found(self, hardware: str = "", workload: str = "") -> list[Cell]:
+        """Return the cells that have an estimate, of one hardware or workload where given."""
+        return [c for c in self.cells if c.estimate is not None
+                and hardware in ("", c.hardware.key) and workload in ("", c.workload.key)]
+
+
+def run_scenario(scenario: Scenario, progress: Progress | None = None) -> ScenarioResult:
+    """Return everything a scenario asks for.
+
+    Args:
+        scenario: from `load_scenario`.
+        progress: called with (done, total, what is being done).
+    """
+    from costsim.planning.findings import findings, warnings
+
+    result = ScenarioResult(scenario)
+    cells = [(w, h, m) for w in scenario.workloads for h in scenario.hardware
+             for m in scenario.models]
+    sweeps = [(w, h, n) for w in scenario.workloads[:1] for h in scenario.hardware
+              for n in scenario.sweep_experts]
+    total = len(cells) + len(sweeps) + (1 if scenario.simulate_s else 0)
+    say = progress or (lambda done, total, what: None)
+    for i, (workload, hardware, model) in enumerate(cells):
+        say(i, total, f"{model.title} on {hardware.key}")
+        result.cells.append(_cell(scenario, model, hardware, workload))
+    for i, (workload, hardware, experts) in enumerate(sweeps):
+        say(len(cells) + i, total, f"{experts} experts on {hardware.key}")
+        result.sweep.append(_sweep_point(scenario, experts, hardware, workload))
+    _add_curves(result)
+    if scenario.simulate_s:
+        say(total - 1, total, "traffic through the simulator")
+        _simulate(result)
+    result.points = sum(c.choice.considered for c in result.cells if c.choice)
+    result.points += sum(p.choice.considered for p in result.sweep if p.choice)
+    result.findings = findings(result)
+    result.warnings = warnings(result)
+    say(total, total, "done")
+    return result
+
+
+def _deployment(scenario: Scenario, model: ModelEntry, hardware: HardwareEntry, workload: Workload
+                ) -> Any:
+    settings = load_settings(scenario.engine)
+    if model.routing_alpha:
+        settings = replace(settings, routing=Routing("power_law", model.routing_alpha))
+    if workload.cached_share:
+        settings = replace(settings, prefix_hit_share=workload.cached_share)
+    return deploy(model.model, hardware.hardware, Layout(), model.precision, settings)
+
+
+def prompt_tokens(model: ModelEntry, workload: Workload) -> float:
+    """Return a workload's prompt tokens for a model, its images included."""
+    if workload.images is None:
+        return workload.isl
+    from costsim.models.multimodal import Images, image_work
+
+    count, height, width = workload.images
+    return workload.isl + image_work(model.model, Images(height, width, count)).prompt_tokens
+
+
+def _cell(scenario: Scenario, model: ModelEntry, hardware: HardwareEntry, workload: Workload
+          ) -> Cell:
+    limit = min(scenario.max_accelerators, hardware.limit)
+    try:
+        isl = prompt_tokens(model, workload)
+        found = choose(_deployment(scenario, model, hardware, workload), isl=isl, osl=workload.osl,
+                       target=workload.target, max_accelerators=limit)
+        estimate = estimate_deployment(found.deployment, batch=found.batch, isl=isl,
+                                       osl=workload.osl, price=hardware.price)
+    except InputError as error:
+        return Cell(model, hardware, workload, None, None, str(error))
+    reason = "" if found.met else f"misses {workload.target}"
+    return Cell(model, hardware, workload, found, estimate, reason)
+
+
+def _sweep_point(scenario: Scenario, experts: int, hardware: HardwareEntry, workload: Workload
+                 ) -> ExpertPoint:
+    base = next(m for m in scenario.models if m.key == scenario.sweep_base)
+    model = base.model
+    if experts > 1:
+        model = moe_variant(base.model, experts=experts, top_k=min(scenario.sweep_top_k, experts),
+                            keep="active", name=f"{base.key}-{experts}e")
+    entry = replace(base, model=model, title=f"{experts} experts")
+    cell = _cell(scenario, entry, hardware, workload)
+    return ExpertPoint(experts, float(total_parameters(model)), hardware.key, workload.key,
+                       cell.estimate, cell.choice, cell.reason)
+
+
+def _add_curves(result: ScenarioResult) -> None:
+    scenario = result.scenario
+    for hardware in scenario.hardware:
+        for workload in scenario.workloads:
+            cells = [c for c in result.found(hardware.key, workload.key) if not c.reason]
+            if not cells:
+                continue
+            names = [c.name for c in cells]
+            choices = [c.choice for c in cells if c.choice is not None]
+            estimates = [c.estimate for c in cells if c.estimate is not None]
+            curves = curves_of(names, choices, estimates, hardware.limit)
+            key = (hardware.key, workload.key)
+            result.curves[key] = curves
+            base = _baseline_curve(result, curves)
+            others = [c for c in curves if c is not base]
+            found = [x for c in others for x in crossovers(base, c)] if base else []
+            result.crossovers[key] = tuple(found)
+
+
+def _baseline_curve(result: ScenarioResult, curves: Sequence[LoadCurve]) -> LoadCurve | None:
+    title = next(m.title for m in result.scenario.models if m.key == result.scenario.baseline)
+    return next((c for c in curves if c.name == title), None)
+
+
+def _simulate(result: ScenarioResult) -> None:
+    """Simulate the baseline and the cheapest other model on the last hardware that holds both."""
+    scenario = result.scenario
+    workload = scenario.workloads[0]
+    for hardware in reversed(scenario.hardware):
+        cells = result.found(hardware.key, workload.key)
+        base = next((c for c in cells if c.model.key == scenario.baseline), None)
+        others = [c for c in cells if c.model.key != scenario.baseline]
+        if base is None or not others:
+            continue
+        cheapest = min(others, key=lambda c: float(c.estimate.usd_per_query) if c.estimate else 0.0)
+        for cell in (base, cheapest):
+            result.latencies[f"{cell.name} on {hardware.key}"] = _simulated(cell, scenario)
+        return
+
+
+def _simulated(cell: Cell, scenario: Scenario) -> dict[str, Any]:
+    """Return latencies of one replica at 70 % of what it carries."""
+    from costsim.serving.engine_cost import replica_of
+    from costsim.serving.simulation import simulate
+    from costsim.serving.traffic import load_traffic
+
+    assert cell.choice is not None and cell.estimate is not None
+    rate = 0.7 * cell.choice.requests_per_s
+    requests = int(max(min(rate * scenario.simulate_s, 20_000), 200))
+    traffic = load_traffic({"arrivals": "poisson", "rate": rate, "requests": requests,
+                            "input_tokens": round(cell.estimate.isl),
+                            "output_tokens": round(cell.estimate.osl), "length_cv": 0.8},
+                           folder=".", seed=scenario.seed)
+    outcome = simulate(replica_of(cell.choice.deployment), traffic, seed=scenario.seed,
+                       oversize="reject")
+    return {"rate": rate, "requests": requests, "summary": outcome.summary(),
+            "samples": samples_of(outcome)}
+
+
+def samples_of(outcome: Any, most: int = 2000) -> dict[str, list[float]]:
+    """Return per-request latencies, evenly thinned, for a distribution figure."""
+    found = {}
+    for name in ("ttft_s", "tpot_s", "e2e_s"):
+        values = np.asarray(outcome.latency(name), float)
+        values = np.sort(values[np.isfinite(values)])
+        step = max(len(values) // most, 1)
+        found[name] = [float(v) for v in values[::step]]
+    return found
+
+
+def sizes(entry: ModelEntry) -> tuple[float, float]:
+    """Return total and active parameters of an entry."""
+    return float(total_parameters(entry.model)), float(active_parameters(entry.model))
