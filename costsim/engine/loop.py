@@ -32,6 +32,8 @@ class StepCurve:
         first_s: what one prompt's chunk adds to a decode step (or takes on its own).
         first_tokens: tokens of that chunk.
         full_s, full_tokens: the same for a step filled to the token budget.
+        budget_tokens: of all groups together, decoded tokens included where they share steps.
+        decode_tokens: that one decoding request takes of it.
         alone_s: one chunk of a prompt in a step of its own.
         chunks: steps that a prompt is spread over.
         prompt_tokens: new tokens of a prompt.
@@ -43,6 +45,8 @@ class StepCurve:
     first_tokens: Any
     full_s: Any
     full_tokens: Any
+    budget_tokens: Any
+    decode_tokens: Any
     alone_s: Any
     chunks: Any
     prompt_tokens: Any
@@ -56,6 +60,11 @@ class StepCurve:
             beyond = np.minimum(requests, knots[i]) if i < len(knots) - 1 else requests
             result = result + slope * np.maximum(beyond - knots[i - 1], 0.0)
         return result
+
+    def room(self, requests: Any) -> Any:
+        """Return the prompt tokens that a step holds beside decoding requests."""
+        return np.maximum(self.budget_tokens - self.decode_tokens * requests,
+                          0.25 * self.budget_tokens)
 
     def prompts(self, tokens: Any) -> Any:
         """Return what a step's prompt tokens add to it, linear between the two chunks known."""
@@ -99,7 +108,8 @@ def close_loop(curve: StepCurve, batch: Any, steps: Any, prefill_first: bool) ->
     """
     b, n = np.asarray(batch, float), np.maximum(np.asarray(steps, float), 1e-9)
     # More prompts per step than the budget holds cannot be: b is at most that of a full budget.
-    most = np.minimum(b, _MOST_BUSY * n * curve.full_tokens / curve.prompt_tokens)
+    per_request = curve.prompt_tokens / n / _MOST_BUSY + curve.decode_tokens
+    most = np.minimum(b, curve.budget_tokens / per_request)
     low, high = np.zeros_like(most), most
     below, above = -b, _surplus(_at(curve, most, b, n, prefill_first), b, n)
     for _ in range(_STEPS):
@@ -112,8 +122,10 @@ def close_loop(curve: StepCurve, batch: Any, steps: Any, prefill_first: bool) ->
         below, above = np.where(over, 0.5 * below, value), np.where(over, value, 0.5 * above)
     state = _at(curve, guess, b, n, prefill_first)
     # Where prompts fill every step, the rest of the requests wait for the budget.
-    life = n * state.step_s
-    ttft = np.maximum(state.ttft_s, np.where(guess < most, 0.0, b * life / guess - life))
+    life, room = n * state.step_s, np.maximum(curve.room(guess), curve.first_tokens)
+    full_step = curve.prompts(room) + (0.0 if prefill_first else curve.decode(guess))
+    most_rate = np.minimum(most / np.maximum(life, 1e-30), room / curve.prompt_tokens / full_step)
+    ttft = np.maximum(state.ttft_s, b / most_rate - life)
     return replace(state, ttft_s=ttft, requests_per_s=b / (ttft + life),
                    waiting_s=state.waiting_s + ttft - state.ttft_s)
 
@@ -127,16 +139,18 @@ def _at(curve: StepCurve, decoding: Any, batch: Any, steps: Any, alone: bool) ->
     """Return the loop at a guess of the decoding requests."""
     started = decoding / steps
     tokens = started * curve.prompt_tokens
-    busy = np.minimum(tokens / curve.full_tokens, _MOST_BUSY)
+    room = curve.room(decoding)
+    busy = np.minimum(tokens / room, _MOST_BUSY)
     mixed = np.maximum(-np.expm1(-np.minimum(started * curve.chunks, 50.0)), busy)
-    in_mixed = np.clip(tokens / np.maximum(mixed, 1e-30), curve.first_tokens, curve.full_tokens)
+    fullest = np.maximum(room, curve.first_tokens)
+    in_mixed = np.clip(tokens / np.maximum(mixed, 1e-30), curve.first_tokens, fullest)
     added, base = curve.prompts(in_mixed), curve.decode(decoding)
     # A decoding request is held up by the prompts of the others, not by its own.
     others = 1.0 - 1.0 / np.maximum(batch, 1.0)
     extra = mixed * added * others
     step = base + extra
     own = np.maximum(added if alone else added + base, curve.alone_s)
-    queue = own * busy / (2.0 * (1.0 - busy)) * (curve.prompt_tokens / curve.full_tokens)
+    queue = own * busy / (2.0 * (1.0 - busy)) * (curve.prompt_tokens / room)
     queue = np.minimum(queue, (batch - 1.0) * curve.first_s * curve.chunks)
     waiting = np.minimum(1.0, np.maximum(batch - 1.0, 0.0)) * step + np.maximum(queue, 0.0)
     ttft = waiting + curve.chunks * own

@@ -18,7 +18,7 @@ from costsim.errors import InputError
 from costsim.ops.tally import RESOURCES
 
 # Shares of the batch at which the decode step is computed; it is linear in between.
-_KNOTS = (0.25, 1.0)
+_KNOTS = (1 / 64, 1 / 8, 1.0)
 # What the steady-state formulas themselves are unsure of (queueing, arrival in the step), on top
 # of the kernels: unverified until the validation's calibration rows fit it.
 _LOOP_LOG_ERROR_TTFT, _LOOP_LOG_ERROR_TPOT = 0.25, 0.05
@@ -148,6 +148,7 @@ def _curve(
         requests=knots, decode_s=[d.seconds for d in decodes],
         first_s=np.maximum(first.seconds - base, 0.0) * stretch, first_tokens=prompt.chunk,
         full_s=np.maximum(full.seconds - base, 0.0) * stretch, full_tokens=many * prompt.chunk,
+        budget_tokens=groups * prompt.budget, decode_tokens=float(width if together else 0),
         alone_s=alone.seconds, chunks=prompt.chunks, prompt_tokens=prompt.new,
     )
     return curve, decodes[-1], alone, first

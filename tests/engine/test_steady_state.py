@@ -1,0 +1,165 @@
+"""The closed loop of continuous batching: conservation, limits, monotony, bad input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from costsim.engine.deployment import Deployment, deploy
+from costsim.engine.layout import Layout
+from costsim.engine.settings import EngineSettings, Speculation
+from costsim.engine.speculation import tokens_per_step
+from costsim.engine.steady_state import operating_point
+from costsim.engine.step import step_time
+from costsim.errors import InputError
+from costsim.hardware.loader import load_hardware
+from costsim.kernels.calibration import Calibration
+from costsim.models.loader import load_model
+
+Serve = Callable[..., Deployment]
+CASES = [("llama-3.1-70b", {"tp": 4}), ("llama-3.1-70b", {"tp": 4, "pp": 2}),
+         ("mixtral-8x7b", {"tp": 2}), ("deepseek-v3", {"dp": 16, "ep": 16}),
+         ("gpt-oss-120b", {"tp": 2})]
+
+
+@pytest.mark.theory
+@pytest.mark.parametrize(("name", "layout"), CASES)
+def test_littles_law_closes_the_loop(serve: Serve, name: str, layout: dict[str, int]) -> None:
+    batch = np.array([1.0, 16.0, 128.0])
+    point = operating_point(serve(name, **layout), batch, 2000, 300)
+    np.testing.assert_allclose(point.requests_per_s * point.e2e_s, batch, rtol=1e-9)
+    np.testing.assert_allclose(point.e2e_s, point.ttft_s + 299 * point.tpot_s, rtol=1e-9)
+    np.testing.assert_allclose(point.output_tokens_per_s, 300 * point.requests_per_s, rtol=1e-12)
+
+
+@pytest.mark.theory
+def test_decoding_and_waiting_requests_make_up_the_batch(serve: Serve) -> None:
+    point = operating_point(serve("llama-3.1-8b"), np.array([8.0, 64.0, 256.0]), 2000, 300)
+    decoding = point.requests_per_s * 299 * point.tpot_s
+    np.testing.assert_allclose(point.decoding, decoding, rtol=2e-3)
+
+
+@pytest.mark.theory
+def test_one_request_alone_is_prefill_then_decode(serve: Serve) -> None:
+    deployment = serve("llama-3.1-70b", tp=4)
+    point = operating_point(deployment, 1, 1000, 200)
+    decode = step_time(deployment, decode_requests=1, decode_context=1100)
+    assert point.tpot_s == pytest.approx(float(decode.seconds), rel=1e-9)
+    prefill = step_time(deployment, 1, 1000).seconds
+    assert prefill <= point.ttft_s <= 1.3 * prefill
+
+
+@pytest.mark.theory
+@pytest.mark.parametrize("tp", [2, 4, 8])
+def test_tpot_at_batch_one_is_above_the_weights_alone(serve: Serve, tp: int) -> None:
+    point = operating_point(serve("llama-3.1-70b", tp=tp), 1, 100, 100)
+    assert point.tpot_s >= 2 * 69.5e9 / (3.35e12 * tp)
+
+
+@pytest.mark.theory
+def test_throughput_is_below_the_machine(serve: Serve) -> None:
+    point = operating_point(serve("llama-3.1-8b"), np.array([1, 32, 256, 1024]), 512, 512)
+    assert np.all((point.mfu > 0) & (point.mfu < 1) & (point.mbu > 0) & (point.mbu <= 1))
+    flop = point.requests_per_s * (512 + 511) * 2 * 7.5e9
+    assert np.all(flop < 989e12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(batch=st.integers(1, 400), isl=st.integers(16, 20_000), osl=st.integers(1, 3000),
+       tp=st.sampled_from([1, 2, 4, 8]))
+def test_more_requests_are_slower_and_more_throughput(
+    batch: int, isl: int, osl: int, tp: int
+) -> None:
+    deployment = deploy(load_model("llama-3.1-8b"), load_hardware("h100_sxm"), Layout(tp=tp),
+                        calibration=Calibration.roofline())
+    few, many = (operating_point(deployment, b, isl, osl) for b in (batch, 2 * batch))
+    assert np.isfinite(few.ttft_s) and few.ttft_s > 0
+    # Prompts near the token budget leave less room to batch; docs/engine.md states the size.
+    assert many.tpot_s >= few.tpot_s * 0.93
+    assert many.ttft_s >= few.ttft_s * (1 - 1e-6)
+    assert many.requests_per_s >= few.requests_per_s * 0.93
+
+
+@settings(max_examples=20, deadline=None)
+@given(batch=st.integers(1, 400), isl=st.integers(16, 8000), osl=st.integers(2, 2000))
+def test_longer_prompts_and_slower_memory_never_help(batch: int, isl: int, osl: int) -> None:
+    hardware = load_hardware("h100_sxm")
+    bandwidth = float(hardware.memory_bandwidth_bytes_per_s)  # type: ignore[arg-type]
+    here = deploy(load_model("qwen3-30b-a3b"), hardware, calibration=Calibration.roofline())
+    base = operating_point(here, batch, isl, osl)
+    assert operating_point(here, batch, 2 * isl, osl).e2e_s >= base.e2e_s
+    slower = here.with_changes(
+        hardware=hardware.with_fields(memory_bandwidth_bytes_per_s=0.7 * bandwidth)
+    )
+    assert operating_point(slower, batch, isl, osl).tpot_s >= base.tpot_s
+
+
+def test_scalar_call_equals_array_call(serve: Serve) -> None:
+    deployment = serve("mixtral-8x7b", tp=4)
+    batches, prompts = np.array([1, 9, 200]), np.array([64, 5000, 30_000])
+    grid = operating_point(deployment, batches[:, None], prompts, 256)
+    for i, batch in enumerate(batches):
+        for j, isl in enumerate(prompts):
+            one = operating_point(deployment, int(batch), int(isl), 256)
+            for name in ("ttft_s", "tpot_s", "requests_per_s", "max_batch", "mfu", "mbu"):
+                whole = np.broadcast_to(getattr(grid, name), (3, 3))[i, j]
+                assert float(getattr(one, name)) == pytest.approx(float(whole), rel=1e-9), name
+            assert str(one.bottleneck) == str(np.broadcast_to(grid.bottleneck, (3, 3))[i, j])
+
+
+def test_batch_above_the_memory_says_what_fits(serve: Serve) -> None:
+    point = operating_point(serve("llama-3.1-70b", tp=4), np.array([8, 4000]), 2000, 500)
+    assert point.fits.tolist() == [True, False]
+    assert 8 < point.max_batch < 4000
+
+
+def test_decode_of_a_small_batch_is_memory_bound_and_a_long_prompt_compute_bound(
+    serve: Serve,
+) -> None:
+    deployment = serve("llama-3.1-70b", tp=4)
+    assert operating_point(deployment, 4, 100, 500).bottleneck == "memory"
+    assert operating_point(deployment, 64, 16_000, 8).bottleneck == "compute"
+
+
+def test_prefix_hits_shorten_the_wait(serve: Serve) -> None:
+    warm = EngineSettings(prefix_hit_share=0.8)
+    cold = operating_point(serve("llama-3.1-70b", tp=4), 64, 4000, 200)
+    hit = operating_point(serve("llama-3.1-70b", tp=4, settings=warm), 64, 4000, 200)
+    assert hit.ttft_s < 0.5 * cold.ttft_s
+    assert hit.requests_per_s > cold.requests_per_s
+
+
+def test_prompts_in_steps_of_their_own_hold_up_decodes_more(serve: Serve) -> None:
+    apart = EngineSettings(chunked_prefill=False)
+    mixed = operating_point(serve("llama-3.1-70b", tp=4), 64, 1000, 200)
+    alone = operating_point(serve("llama-3.1-70b", tp=4, settings=apart), 64, 1000, 200)
+    assert alone.tpot_s > mixed.tpot_s
+
+
+@pytest.mark.theory
+@pytest.mark.parametrize(("tokens", "accept", "expected"), [
+    (1, 0.0, 1.0), (1, 1.0, 2.0), (3, 0.5, 1.875), (4, 0.8, 3.3616)])
+def test_tokens_won_by_speculation(tokens: int, accept: float, expected: float) -> None:
+    assert tokens_per_step(Speculation("mtp", tokens, accept)) == pytest.approx(expected)
+
+
+def test_speculation_pays_while_memory_bound(serve: Serve) -> None:
+    drafted = EngineSettings(speculation=Speculation("eagle", 3, 0.7))
+    plain, ahead = (
+        operating_point(serve("llama-3.1-70b", tp=4, settings=s), np.array([1, 2000]), 200, 500)
+        for s in (EngineSettings(), drafted)
+    )
+    gain = plain.tpot_s / ahead.tpot_s
+    assert gain[0] > 1.5
+    assert gain[1] < gain[0]
+
+
+@pytest.mark.parametrize("bad", [{"batch": 0}, {"batch": float("nan")}, {"isl": -5},
+                                 {"osl": float("inf")}])
+def test_bad_numbers_are_refused(serve: Serve, bad: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="must be a positive number"):
+        operating_point(serve("llama-3.1-8b"), **{"batch": 1, "isl": 10, "osl": 10, **bad})
