@@ -26,6 +26,10 @@ class Curve:
     at: np.ndarray
     seconds: np.ndarray
 
+    def at_least(self, seconds: float) -> Curve:
+        """Return the curve, nowhere below a time."""
+        return Curve(self.at, np.maximum(self.seconds, seconds))
+
     def table(self, most: int) -> np.ndarray:
         """Return the seconds at 0 … ``most``; a count of zero costs nothing."""
         counts = np.arange(most + 1, dtype=float)
@@ -121,6 +125,7 @@ class ProfileCost:
         graph_sizes: token counts for which the engine has captured graphs; a step of fewer
             tokens runs the next larger one.
         step_s: host time of a step that the accelerator waits for.
+        speed: of the accelerator against the one that was profiled.
     """
 
     def __init__(
@@ -129,10 +134,12 @@ class ProfileCost:
         most_tokens: int,
         graph_sizes: Sequence[int] = (),
         step_s: float = 0.0,
+        speed: float = 1.0,
     ) -> None:
-        self.profile = profile
+        self.profile, self.speed = profile, speed
         tokens = profile.layers * profile.per_layer.table(most_tokens)
-        tokens += profile.once.table(most_tokens) + step_s
+        tokens = (tokens + profile.once.table(most_tokens)) / speed + step_s
+        self.largest_graph = max(graph_sizes, default=0)
         padded = np.arange(most_tokens + 1)
         sizes = np.array(sorted(size for size in graph_sizes if size <= most_tokens))
         if len(sizes):
@@ -140,7 +147,7 @@ class ProfileCost:
             padded[: sizes[-1] + 1] = sizes[np.searchsorted(sizes, inside)]
         self.padded = padded
         self.by_tokens = tokens[padded].tolist()
-        self.by_sequences = profile.per_sequence.table(4096).tolist()
+        self.by_sequences = (profile.per_sequence.table(4096) / speed).tolist()
         self.lines: dict[int, DecodeLine] = {}
 
     def unequal(self, batch: int, new_tokens: int) -> float:
@@ -156,7 +163,7 @@ class ProfileCost:
         """Return the attention of a decode batch, all layers, over its total context."""
         line = self.lines.get(batch)
         if line is None:
-            table, layers = self.profile.attention, self.profile.layers
+            table, layers = self.profile.attention, self.profile.layers / self.speed
             seconds = [layers * table.at(0, 0, batch, c) for c in table.contexts]
             knots = [batch * float(c) for c in table.contexts]
             line = self.lines[batch] = DecodeLine(knots[1:], seconds[1:])
@@ -172,7 +179,7 @@ class ProfileCost:
         prefix = max(0.0, pairs / new - 0.5 * new)
         mean = context / batch if batch else 0.0
         table = self.profile.attention
-        return self.profile.layers * table.at(new, prefix, batch, mean)
+        return self.profile.layers * table.at(new, prefix, batch, mean) / self.speed
 
     def decode(self, batch: int) -> DecodeLine:
         """Return the time of decode steps of a batch over its total context."""
@@ -194,7 +201,6 @@ class ExpertProfileCost:
         top_k: experts of a token.
         ranks: that share the experts.
         exchange_s: seconds of one layer's exchange of tokens between ranks, by tokens of all.
-        imbalance: tokens of the busiest rank over the mean.
     """
 
     def __init__(
@@ -213,7 +219,7 @@ class ExpertProfileCost:
         seconds = expert_times(rows, most, experts, top_k, ranks)
         if exchange_s is not None:
             seconds = seconds + exchange_s.table(most)
-        self.experts_s = (self.layers * seconds).tolist()
+        self.experts_s = (self.layers * seconds / rank.speed).tolist()
 
     def step(self, loads: Sequence[Load]) -> float:
         """Return the time of a common step: the slowest rank, then all experts together."""
@@ -237,9 +243,12 @@ class ExpertProfileCost:
         return self.rank.attention_line(batch).seconds(context)
 
     def _exchanged(self, loads: Sequence[Load]) -> int:
-        """Return the tokens of all ranks: each is padded to the one with most."""
-        widest = max(load[0] + sum(new for new, _ in load[2]) for load in loads)
-        return self.ranks * int(self.rank.padded[widest])
+        """Return the tokens of all ranks: as many on each where a captured graph runs."""
+        tokens = [load[0] + sum(new for new, _ in load[2]) for load in loads]
+        widest = max(tokens)
+        if widest <= self.rank.largest_graph:
+            return self.ranks * int(self.rank.padded[widest])
+        return sum(max(1, count) for count in tokens)
 
     def leap(self, loads: Sequence[Load], steps: int) -> np.ndarray:
         """Return the times of decode steps of all ranks."""
@@ -265,23 +274,32 @@ def expert_times(rows: np.ndarray, most: int, experts: int, top_k: int, ranks: i
 
     A rank holds E/ranks experts and gets top_k/ranks of each token's choices; the table has
     kernels that gave top_k choices to each token, so that tokens of all ranks count as
-    tokens/ranks of the table's.
+    tokens/ranks of the table's. Linear in the experts touched, and in the logarithm of tokens.
 
     Args:
         rows: tokens, experts touched, seconds.
         most: tokens of all ranks, at most.
         experts, top_k, ranks: as in `ExpertProfileCost`.
     """
-    from scipy.interpolate import LinearNDInterpolator
-
     tokens = np.arange(1, most + 1, dtype=float)
-    local = np.maximum(1.0, tokens / ranks)
+    local = tokens / ranks
     touched = touched_experts(tokens, experts, top_k) / ranks
-    points = np.log2(rows[:, :2])
-    find = LinearNDInterpolator(points, rows[:, 2])
-    first, last = rows[:, 0].min(), rows[:, 0].max()
-    within = np.clip(local, first, last)
-    low, high = rows[:, 1].min(), np.minimum(rows[:, 1].max(), within * top_k)
-    found = find(np.log2(within), np.log2(np.clip(touched, low, high)))
-    found *= np.maximum(1.0, local / last)
-    return np.concatenate([[0.0], found])
+    counts = [c for c in np.unique(rows[:, 0]) if np.sum(rows[:, 0] == c) >= 2]
+    found = np.array([_along_experts(rows[rows[:, 0] == count], touched) for count in counts])
+    logs = np.log2(counts)
+    place = np.clip(np.log2(np.maximum(local, 1e-9)), logs[0], logs[-1])
+    low = np.clip(np.searchsorted(logs, place, side="right") - 1, 0, len(logs) - 2)
+    share = (place - logs[low]) / (logs[low + 1] - logs[low])
+    at = np.arange(len(tokens))
+    seconds = found[low, at] + share * (found[low + 1, at] - found[low, at])
+    seconds *= np.maximum(1.0, local / counts[-1])
+    return np.concatenate([[0.0], seconds])
+
+
+def _along_experts(rows: np.ndarray, touched: np.ndarray) -> np.ndarray:
+    """Return seconds by experts touched, linear between the rows and beyond."""
+    rows = rows[np.argsort(rows[:, 1])]
+    at, seconds = rows[:, 1], rows[:, 2]
+    low = np.clip(np.searchsorted(at, touched, side="right") - 1, 0, len(at) - 2)
+    slope = (seconds[low + 1] - seconds[low]) / (at[low + 1] - at[low])
+    return np.asarray(seconds[low] + slope * (touched - at[low]))

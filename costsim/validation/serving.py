@@ -15,6 +15,11 @@ from typing import Any
 import numpy as np
 
 from costsim.errors import InputError
+from costsim.hardware.loader import load_hardware
+from costsim.hardware.accelerator import Hardware
+from costsim.loading import read_json, read_toml
+from costsim.models.loader import load_model
+from costsim.models.architecture import Model
 from costsim.serving.fleet import ReplicaSpec
 from costsim.serving.profile_cost import (
     AttentionTable,
@@ -31,6 +36,8 @@ from costsim.serving.traffic import generated
 
 REPEATS = {"layernorm": 2}
 ONCE = ("embedding", "final_layernorm")
+KV_TOKENS = 400_000
+"""Neither server ran out of cache (``kv_cache_pct`` of its time series); any large size will do."""
 
 
 @dataclass(frozen=True)
@@ -86,22 +93,50 @@ def read_run(path: Path) -> ServerRun:
     )  # fmt: skip
 
 
-def read_profile(folder: Path, layers: int, tp: int = 1) -> KernelProfile:
-    """Return the kernel profile of a folder, for one tensor-parallel degree."""
-    dense = _by_layer(folder / f"profile_tp{tp}_dense.csv")
-    heads = _by_layer(folder / f"profile_tp{tp}_per_sequence.csv")
+def read_profile(folder: Path, model: Model, hardware: Hardware) -> KernelProfile:
+    """Return the kernel profile of a folder on one accelerator.
+
+    The profile ran one layer again and again, so that weights smaller than the last-level cache
+    were found there; in a server every layer comes from memory. A linear kernel therefore takes at
+    least its weights' bytes over the memory bandwidth, and times of so few experts that they fit
+    in the cache are left out.
+    """
+    layer = model.layers[0]
+    bandwidth = float(np.max(hardware.memory_bandwidth_bytes_per_s))
+    floors = {name: count / bandwidth for name, count in _weight_bytes(model).items()}
+    dense = _by_layer(folder / "profile_tp1_dense.csv")
+    heads = _by_layer(folder / "profile_tp1_per_sequence.csv")
     per_layer = [name for name in dense if name not in ONCE]
-    experts = folder / f"profile_tp{tp}_moe.csv"
-    rows = _rows(experts) * [1, 1, 1e-6] if experts.is_file() else np.zeros((0, 3))
+    for name in per_layer:
+        dense[name] = dense[name].at_least(floors.get(name, 0.0))
+    rows = np.zeros((0, 3))
+    if layer.ffn.kind == "moe":
+        rows = _rows(folder / "profile_tp1_moe.csv") * [1, 1, 1e-6]
+        one = 3 * model.hidden_size * layer.ffn.width * 2.0
+        rows = rows[rows[:, 1] * one > float(np.max(hardware.onchip_memory_bytes))]
     return KernelProfile(
-        layers,
+        sum(kind.count for kind in model.layers),
         _sum([dense[name] for name in per_layer], [REPEATS.get(n, 1) for n in per_layer]),
         _sum([dense[name] for name in ONCE], [1, 1]),
         _sum(list(heads.values()), [1] * len(heads)),
-        attention_table(_rows(folder / f"profile_tp{tp}_attention.csv")),
-        unequal_table(folder / f"profile_tp{tp}_skew.csv"),
+        attention_table(_rows(folder / "profile_tp1_attention.csv")),
+        unequal_table(folder / "profile_tp1_skew.csv"),
         rows,
     )
+
+
+def _weight_bytes(model: Model) -> dict[str, float]:
+    """Return the bytes (bf16) of the linear kernels of a layer."""
+    layer, hidden = model.layers[0], model.hidden_size
+    mixer = layer.mixer
+    queries = mixer.heads * mixer.head_dim
+    sizes = {
+        "qkv_proj": hidden * (queries + 2 * mixer.kv_heads * mixer.head_dim),
+        "o_proj": hidden * queries,
+        "gate_up_proj": 2 * hidden * layer.ffn.width,
+        "down_proj": hidden * layer.ffn.width,
+    }
+    return {name: 2.0 * count for name, count in sizes.items()}
 
 
 def _rows(path: Path) -> np.ndarray:
@@ -175,3 +210,95 @@ def graph_sizes(max_num_seqs: int) -> list[int]:
     most = min(2 * max_num_seqs, 512)
     sizes = [1, 2, 4, *range(8, min(256, most + 1), 8), *range(256, most + 1, 16)]
     return [size for size in sizes if size <= most]
+
+
+def exchange(hidden: int, experts: int) -> Curve:
+    """Return the seconds of one layer's exchange between two ranks, by tokens of both.
+
+    vLLM gathers hidden states and router logits of all ranks before the experts, and reduces and
+    scatters after them (its all-to-all backend where no other is chosen).
+    """
+    table = read_toml(Path(__file__).with_name("serving_exchange.toml"))
+    tokens = 2.0 ** np.arange(0, 13)
+    seconds = np.zeros(len(tokens))
+    for name, width in (("all_gather", hidden + experts), ("reduce_scatter", hidden)):
+        sizes = np.asarray(table[name]["elements"], dtype=float)
+        seconds += 1e-6 * np.interp(tokens * width, sizes, table[name]["time_us"])
+    return Curve(tokens, seconds)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A real run and the simulated one.
+
+    Args:
+        name: of the folder.
+        run: the real times.
+        result: the simulated ones.
+    """
+
+    name: str
+    run: ServerRun
+    result: SimulationResult
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return measured, predicted and relative error of each figure."""
+        figures = [
+            (name, mark, _statistic(self.run.latency(name), mark),
+             _statistic(self.result.latency(name), mark))
+            for name in ("ttft_s", "tpot_s", "e2e_s") for mark in ("mean", "p50", "p90", "p99")
+        ]  # fmt: skip
+        figures.append(("duration_s", "", self.run.duration_s, self.result.duration_s))
+        return [
+            {"figure": name, "statistic": mark, "measured": real, "predicted": ours,
+             "error": ours / real - 1}
+            for name, mark, real, ours in figures
+        ]  # fmt: skip
+
+    def error(self, figure: str, statistic: str = "") -> float:
+        """Return the relative error of one figure."""
+        return next(
+            float(row["error"])
+            for row in self.rows()
+            if (row["figure"], row["statistic"]) == (figure, statistic)
+        )
+
+
+def _statistic(values: np.ndarray, mark: str) -> float:
+    return float(values.mean() if mark == "mean" else np.percentile(values, float(mark[1:])))
+
+
+def replay(folder: Path, speed: float = 1.0) -> Replay:
+    """Return a real run and its simulation from the folder's kernel profile.
+
+    Args:
+        folder: with ``vllm_meta.json``, ``vllm_requests.jsonl`` and ``profile_tp1_*.csv``.
+        speed: of the simulated kernels; a planted fault that the tests must catch.
+    """
+    engine = read_json(folder / "vllm_meta.json")["engine_kwargs"]
+    if engine["tensor_parallel_size"] != 1:
+        raise InputError(f"{folder}: only runs without tensor parallelism are replayed")
+    model, hardware = load_model(_model_name(engine["model"])), load_hardware("rtx_pro_6000")
+    run = read_run(folder / "vllm_requests.jsonl")
+    profile = read_profile(folder, model, hardware)
+    budget = int(engine["max_num_batched_tokens"])
+    cost = ProfileCost(profile, budget, graph_sizes(int(engine["max_num_seqs"])), speed=speed)
+    ranks = int(engine["data_parallel_size"])
+    lockstep = None
+    if ranks > 1:
+        ffn = model.layers[0].ffn
+        lockstep = ExpertProfileCost(
+            cost, ffn.experts, ffn.top_k, ranks, exchange(model.hidden_size, ffn.experts)
+        )
+    spec = ReplicaSpec(
+        cost, KV_TOKENS,
+        Scheduler(max_num_seqs=int(engine["max_num_seqs"]), max_num_batched_tokens=budget),
+        ranks=ranks, lockstep=lockstep,
+    )  # fmt: skip
+    traffic = generated(run.arrival, run.prompt, run.output)
+    return Replay(folder.name, run, simulate(spec, traffic, router="least_outstanding"))
+
+
+def _model_name(name: str) -> str:
+    short = name.split("/")[-1].lower()
+    return short.removesuffix("-instruct-2507")
