@@ -71,6 +71,7 @@ PUBLISHED: dict[str, tuple[str, str, str, str]] = {
     "gemma-3-4b": ("4.30", "", "", "Gemma 3 technical report, arXiv:2503.19786, table 1"),
     "gemma-3-12b": ("12.2", "", "", "Gemma 3 technical report, arXiv:2503.19786, table 1"),
     "gemma-3-27b": ("27.4", "", "", "Gemma 3 technical report, arXiv:2503.19786, table 1"),
+    "gemma-4-31b": ("31", "", "", CARD),
     "phi-3-mini": ("3.8", "", "", "Phi-3 technical report, arXiv:2404.14219"),
     "phi-3-medium": ("14", "", "", "Phi-3 technical report, arXiv:2404.14219"),
     "phi-4": ("14.7", "", "", CARD),
