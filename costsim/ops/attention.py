@@ -162,6 +162,7 @@ def _add_mla(
     some, latent = tokens.all > 0, a.kv_lora_rank + a.rope_head_dim
     index = a.index_heads * a.index_head_dim if not a.shares_index else 0
     first = latent + (a.q_lora_rank or heads * key) + (a.index_head_dim if index else 0)
+    first = first + (heads * a.v_head_dim if a.output_gate else 0.0)
     tally.add("qkv projection", _gemm(machine, types, tokens.all, first, hidden), count, some)
     if a.q_lora_rank:
         tally.add("qkv projection", _gemm(machine, types, tokens.all, heads * key + index,
