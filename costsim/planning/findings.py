@@ -37,12 +37,17 @@ def findings(result: ScenarioResult) -> list[str]:
     return lines
 
 
+def _candidates(result: ScenarioResult, hardware: str, workload: str) -> list[Cell]:
+    """Return the cells that meet the targets and are no mere bounds."""
+    return [c for c in result.found(hardware, workload) if not c.reason and not c.model.reference]
+
+
 def _baseline(result: ScenarioResult, cells: list[Cell]) -> Cell | None:
     return next((c for c in cells if c.model.key == result.scenario.baseline), None)
 
 
 def _cheapest(result: ScenarioResult, hardware: str, workload: str, title: str) -> list[str]:
-    cells = [c for c in result.found(hardware, workload) if not c.reason]
+    cells = _candidates(result, hardware, workload)
     where = f"{title} on {hardware}"
     if not cells:
         return [f"{where}: nothing fits the fleet and meets the targets."]
@@ -58,7 +63,10 @@ def _cheapest(result: ScenarioResult, hardware: str, workload: str, title: str) 
     elif base is None:
         text += "; the baseline does not fit or misses the targets"
     lines = [text + "."]
+    references = {m.title for m in result.scenario.models if m.reference}
     for cross in result.crossovers.get((hardware, workload), ()):
+        if {cross.cheaper_below, cross.cheaper_above} & references:
+            continue
         lines.append(f"{where}: below {format_quantity(cross.requests_per_s, 'rate')} "
                      f"{cross.cheaper_below} is cheaper, above it {cross.cheaper_above}.")
     return lines
@@ -134,7 +142,7 @@ def _users(result: ScenarioResult) -> list[str]:
     for workload in result.scenario.workloads:
         if not (workload.users and workload.queries_per_user_day):
             continue
-        cells = [c for c in result.found("", workload.key) if not c.reason]
+        cells = _candidates(result, "", workload.key)
         if not cells:
             continue
         best = min(cells, key=lambda c: float(c.estimate.usd_per_query) if c.estimate else 0.0)
@@ -153,7 +161,7 @@ def _against_api(result: ScenarioResult) -> list[str]:
         for workload in result.scenario.workloads:
             public = (workload.isl * float(price["input_usd_per_million"])
                       + workload.osl * float(price["output_usd_per_million"])) / 1e6
-            cells = [c for c in result.found("", workload.key) if not c.reason]
+            cells = _candidates(result, "", workload.key)
             if not cells:
                 continue
             best = min(cells, key=lambda c: float(c.estimate.usd_per_query) if c.estimate else 0.0)

@@ -22,6 +22,8 @@ class LoadCurve:
         usd_per_query: fleet cost over the load; NaN above the capacity of the fleet.
         capacity_requests_per_s: of the largest fleet allowed.
         accelerators: of one replica.
+        usd_per_replica_s: what one replica costs in a second.
+        floor_usd: $ per query of a fully loaded replica.
     """
 
     name: str
@@ -30,6 +32,8 @@ class LoadCurve:
     usd_per_query: Any
     capacity_requests_per_s: float
     accelerators: int
+    usd_per_replica_s: float
+    floor_usd: float
 
 
 def load_curve(
@@ -49,9 +53,10 @@ def load_curve(
     size = int(choice.deployment.accelerators)
     replicas = np.maximum(np.ceil(load / choice.requests_per_s - 1e-12), 1.0)
     most = np.floor(fleet_accelerators / size)
-    usd_per_s = replicas * size * usd_per_accelerator_hour / SECONDS_PER_HOUR
-    cost = np.where(replicas <= most, usd_per_s / load, np.nan)
-    return LoadCurve(name, load, replicas, cost, float(most * choice.requests_per_s), size)
+    replica = size * usd_per_accelerator_hour / SECONDS_PER_HOUR
+    cost = np.where(replicas <= most, replicas * replica / load, np.nan)
+    return LoadCurve(name, load, replicas, cost, float(most * choice.requests_per_s), size,
+                     replica, replica / choice.requests_per_s)
 
 
 @dataclass(frozen=True)
@@ -64,25 +69,16 @@ class Crossover:
 
 
 def crossovers(first: LoadCurve, second: LoadCurve) -> list[Crossover]:
-    """Return the loads at which two curves change places for good (steps that last one grid
-    point or are undone by the next replica are left out).
+    """Return the load at which one deployment becomes cheaper than the other, if there is one.
 
-    Both curves stand on the same loads.
+    With F the cost of one replica per second and X what it carries, cost per query follows
+    max(F/load, F/X), but for the steps of whole replicas. Two such curves cross once: the one
+    with the smaller replica wins below load F2·X1/F1, where its floor meets the other's slope.
     """
-    a, b = np.asarray(first.usd_per_query), np.asarray(second.usd_per_query)
-    both = np.isfinite(a) & np.isfinite(b)
-    # Steps of whole replicas make curves cross many times; their envelope decides.
-    sign = np.where(np.abs(a / b - 1.0) < 1e-9, 0.0, np.sign(a - b))
-    lasting: list[Crossover] = []
-    last = 0.0
-    for i in np.flatnonzero(both):
-        if sign[i] == 0 or sign[i] == last:
-            continue
-        ahead = sign[i : i + 5][both[i : i + 5]]
-        if last and np.all(ahead == sign[i]):
-            below, above = (second, first) if sign[i] < 0 else (first, second)
-            load = float(np.sqrt(first.requests_per_s[i] * first.requests_per_s[i - 1]))
-            lasting.append(Crossover(below.name, above.name, load))
-        if not last or np.all(ahead == sign[i]):
-            last = sign[i]
-    return lasting
+    small, large = sorted((first, second), key=lambda c: c.usd_per_replica_s)
+    if small.floor_usd <= large.floor_usd * (1 + 1e-9):
+        return []
+    load = large.usd_per_replica_s / small.floor_usd
+    if load > min(small.capacity_requests_per_s, large.capacity_requests_per_s):
+        return []
+    return [Crossover(small.name, large.name, load)]

@@ -206,7 +206,7 @@ def _simulate(result: ScenarioResult) -> None:
     for hardware in reversed(scenario.hardware):
         cells = result.found(hardware.key, workload.key)
         base = next((c for c in cells if c.model.key == scenario.baseline), None)
-        others = [c for c in cells if c.model.key != scenario.baseline]
+        others = [c for c in cells if c.model.key != scenario.baseline and not c.model.reference]
         if base is None or not others:
             continue
         cheapest = min(others, key=lambda c: float(c.estimate.usd_per_query) if c.estimate else 0.0)

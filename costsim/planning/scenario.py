@@ -34,6 +34,7 @@ class ModelEntry:
         group: models of one group share a colour family (``dense``, ``moe`` …).
         routing_alpha: exponent of the expert load (0: uniform).
         caveat: what the reader has to know, such as that it is rumoured.
+        reference: shown as a bound, and no candidate for the cheapest.
     """
 
     key: str
@@ -43,6 +44,7 @@ class ModelEntry:
     group: str
     routing_alpha: float = 0.0
     caveat: str = ""
+    reference: bool = False
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,8 @@ def _model(row: Any, earlier: Mapping[str, ModelEntry], where: str) -> ModelEntr
         model = replace(model, title=row.title)
     precision = _precision(row, model)
     return ModelEntry(row.key, row.title or model.title, model, precision,
-                      row.group or _group(model), row.routing_alpha, row.caveat)
+                      row.group or _group(model), row.routing_alpha, row.caveat,
+                      row.reference)
 
 
 def _variant(row: Any, base: Model, where: str) -> Model:

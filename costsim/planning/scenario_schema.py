@@ -49,6 +49,7 @@ class ModelRow(Strict):
     kv: str = ""
     routing_alpha: float = Field(default=0.0, ge=0.0)
     caveat: str = ""
+    reference: bool = False
 
     @field_validator("precision", "kv")
     @classmethod

@@ -76,12 +76,10 @@ def _legend_below(drawn: Any, axes: Any) -> None:
     for axis in axes:
         for handle, text in zip(*axis.get_legend_handles_labels(), strict=True):
             found.setdefault(text, handle)
-    drawn.legend(found.values(), found.keys(), loc="upper center", ncol=min(len(found), 4),
-                 bbox_to_anchor=(0.5, 0.955), fontsize=8.5)
-    for axis in axes:
-        axis.margins(y=0.05)
-    drawn.subplots_adjust(top=0.7)
-    drawn.costsim_legend_rows = -(-len(found) // 4)
+    rows = -(-len(found) // 4)
+    drawn.legend(found.values(), found.keys(), loc="upper left", ncol=min(len(found), 4),
+                 bbox_to_anchor=(0.005, 0.95), fontsize=8.5)
+    drawn.costsim_top = 0.95 - 0.042 * rows
 
 
 def pareto(result: ScenarioResult, folder: Path) -> Drawn:
@@ -109,11 +107,11 @@ def pareto(result: ScenarioResult, folder: Path) -> Drawn:
                       float(cell.estimate.output_tokens_per_s_per_accelerator),
                       MARKERS[i % len(MARKERS)], color=tint[cell.name], ms=7,
                       label=f"{label(cell)}, {cell.choice.deployment.layout}")
+        axis.set_yscale("log")
         if np.isfinite(workload.target.tpot_s):
             axis.axvline(1 / workload.target.tpot_s, color="#888888", lw=1, ls="--")
-            axis.text(1 / workload.target.tpot_s, axis.get_ylim()[1], " target", fontsize=8.5,
-                      color="#666666", va="top")
-        axis.set_yscale("log")
+            axis.text(1 / workload.target.tpot_s, axis.get_ylim()[0] * 1.3, " target",
+                      fontsize=8.5, color="#666666")
         axis.set_xlabel("output tokens per second and user (1/TPOT)")
         axis.set_ylabel("output tokens per second and accelerator")
         axis.legend(loc="best", fontsize=8)
@@ -207,8 +205,8 @@ def cost_against_experts(result: ScenarioResult, folder: Path) -> Drawn:
         axis.set_ylabel("$ per query at full load")
         missing = sorted({p.experts for p in result.sweep} - {p.experts for p in points})
         if missing:
-            axis.set_title(axis.get_title(loc="left") + f"\n{missing} experts fit on none",
-                           loc="left", fontsize=10.5)
+            note = f"\n{', '.join(map(str, missing))} experts fit on none"
+            axis.set_title(axis.get_title(loc="left") + note, loc="left", fontsize=10.5)
         axis.legend()
         return save(drawn, folder, "cost_against_experts")
 
@@ -225,8 +223,8 @@ def roofline(result: ScenarioResult, folder: Path) -> Drawn:
         return []
     d = base.choice.deployment
     points = operator_points(d, base.choice.batch, base.estimate.isl, base.estimate.osl)
-    title = f"Roofline · {label(base)} on {hardware}, {d.layout}, batch {base.choice.batch}"
-    with figure(title, _foot(result)) as (drawn, axis):
+    title = f"Roofline · {label(base)}\non {hardware}, {d.layout}, batch {base.choice.batch}"
+    with figure(title, _foot(result), height=6.0) as (drawn, axis):
         peak = float(d.hardware.peak("int8" if d.precision.ffn == "int8" else "bf16"))
         bandwidth = float(d.hardware.memory_bandwidth_bytes_per_s)
         x = np.logspace(-1, 4.5, 200)
@@ -238,13 +236,29 @@ def roofline(result: ScenarioResult, folder: Path) -> Drawn:
             own = [p for p in points if p.phase == phase and p.flop > 0]
             axis.plot([p.intensity for p in own], [p.flop_per_s / 1e12 for p in own], marker,
                       color=tint, ms=7, ls="", label=phase)
-            for p in own:
-                axis.annotate(p.name, (p.intensity, p.flop_per_s / 1e12), fontsize=7.5,
-                              textcoords="offset points", xytext=(5, -9), color=tint)
+            down = phase == "decode"
+            for names, p in _bunched(own):
+                axis.annotate(names, (p.intensity, p.flop_per_s / 1e12), fontsize=7.5,
+                              textcoords="offset points", xytext=(6, -10) if down else (-6, 6),
+                              ha="left" if down else "right", color=tint)
         axis.set_xlabel("FLOP per byte of main memory")
         axis.set_ylabel("TFLOP/s per accelerator")
         axis.legend(loc="lower right")
         return save(drawn, folder, "roofline")
+
+
+def _bunched(points: list[Any]) -> list[tuple[str, Any]]:
+    """Return points with their names, those that lie on each other under one label."""
+    groups: list[list[Any]] = []
+    for p in sorted(points, key=lambda p: p.intensity):
+        last = groups[-1][-1] if groups else None
+        near = last is not None and abs(np.log(p.intensity / last.intensity)) < 0.35 and abs(
+            np.log(p.flop_per_s / last.flop_per_s)) < 0.35
+        if near:
+            groups[-1].append(p)
+        else:
+            groups.append([p])
+    return [(", ".join(p.name for p in g), g[0]) for g in groups]
 
 
 def latency_distribution(result: ScenarioResult, folder: Path) -> Drawn:

@@ -53,7 +53,8 @@ def figure(title: str, foot: str = "", columns: int = 1, height: float = 5.4) ->
 def save(drawn: Any, folder: Path, name: str) -> list[Path]:
     """Write a figure as PNG and SVG; returns both paths."""
     foot = getattr(drawn, "costsim_foot", "")
-    drawn.tight_layout(rect=(0, 0.045 if foot else 0, 1, 0.97 if drawn._suptitle else 1))
+    top = getattr(drawn, "costsim_top", 0.97 if drawn._suptitle else 1)
+    drawn.tight_layout(rect=(0, 0.045 if foot else 0, 1, top))
     if foot:
         import textwrap
 
