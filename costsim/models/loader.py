@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from costsim import library
-from costsim.errors import InputError, unknown_name
+from costsim.errors import InputError, suggestion, unknown_name
 from costsim.loading import read_toml, validate
 from costsim.models.architecture import Model
 
@@ -86,7 +86,8 @@ def _from_library(name: str) -> Model:
         if spelling in known:
             path = library.find("models", spelling)
             return _read_once(path, path.stat().st_mtime_ns)
-    raise unknown_name("model", name, known | set(other))
+    hint = suggestion(name, known | set(other))
+    raise InputError(f"unknown model '{name}'{hint}") if hint else unknown_name("model", name, known)
 
 
 def _spellings(name: str) -> list[str]:

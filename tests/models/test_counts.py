@@ -91,6 +91,9 @@ def test_windows_cap_cache_and_arithmetic() -> None:
         kv_bytes(model, np.array([10, 100]), "bf16"), [2 * per_layer * 10, per_layer * 116]
     )
     assert attended_tokens(local, 100) == 16
+    chunked = Attention("chunked", 4, 2, 8, 8, window=15)
+    assert attended_tokens(chunked, 5) == 5
+    assert attended_tokens(chunked, 1000) == np.mean(np.arange(1, 16))
 
 
 @pytest.mark.theory
