@@ -87,7 +87,9 @@ def _from_library(name: str) -> Model:
             path = library.find("models", spelling)
             return _read_once(path, path.stat().st_mtime_ns)
     hint = suggestion(name, known | set(other))
-    raise InputError(f"unknown model '{name}'{hint}") if hint else unknown_name("model", name, known)
+    if hint:
+        raise InputError(f"unknown model '{name}'{hint}")
+    raise unknown_name("model", name, known)
 
 
 def _spellings(name: str) -> list[str]:
