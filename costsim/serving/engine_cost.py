@@ -170,9 +170,13 @@ def replica_of(
     cost = TabulatedCost(
         deployment, rules.max_num_seqs, max(rules.token_budget, longest), longest
     )
-    machines, hardware = int(deployment.accelerators), deployment.hardware
+    # Pipeline stages keep as many batches in flight as there are stages: each is an engine of its
+    # own with its share of cache and accelerators, and a step takes one batch through all stages.
+    stages, hardware = int(deployment.layout.pp), deployment.hardware
+    machines = int(deployment.accelerators) // stages
+    room //= stages
     return ReplicaSpec(
-        cost, room, rules, count, pool, role, machines,
+        cost, room, rules, count * stages, pool, role, machines,
         idle_w=machines * float(np.max(hardware.idle_w)), busy_w=machines * float(np.max(hardware.tdp_w)),
         kv_bytes_per_token=float(np.max(budget.kv_bytes_per_token)) * machines,
     )  # fmt: skip
