@@ -87,8 +87,8 @@ def main() -> None:
     spent, count, done = sweep(given.points)
     each = single(given.points, given.single, done)
     print(f"{count} operating points of {MODEL} in {spent:.2f} s: {count / spent:,.0f} per second")
-    print(f"one call at a time: {1 / each:,.0f} per second; the sweep is {each * count / spent:,.0f}"
-          " times faster")
+    faster = each * count / spent
+    print(f"one call at a time: {1 / each:,.0f} per second; the sweep is {faster:,.0f} x faster")
     limit = 1.0 / (FULL_SIZE_OPERATIONS * SECONDS_PER_OPERATION)
     print(f"expected limit: about {limit:,.0f} per second "
           f"({FULL_SIZE_OPERATIONS} full-size operations of {SECONDS_PER_OPERATION * 1e9:.0f} ns)")

@@ -69,11 +69,29 @@ def add_layers(tally: Tally, on: Pass, layers: Layers, tokens: Tokens, count: An
     if isinstance(mixer, Attention):
         add_attention(tally, on.machine, mixer, hidden, tokens, on.layout.tp, on.layout.cp,
                       types, count)
+        add_context_exchange(tally, on, mixer, tokens, count)
     elif isinstance(mixer, LinearAttention):
         add_linear_attention(tally, on.machine, mixer, hidden, tokens, on.ranks, types, count)
     if mixer is not None:
         _add_joint(tally, on, tokens, types, count)
     _add_feed_forward(tally, on, layers.ffn, tokens, count)
+
+
+def add_context_exchange(tally: Tally, on: Pass, a: Attention, tokens: Tokens, count: Any) -> None:
+    """Add the sum of partial attention outputs over context-parallel ranks (decode).
+
+    Each rank attends to its share of the cache with all of the group's heads; outputs and their
+    softmax statistics are reduce-scattered (flash-decoding over ranks).
+    """
+    ranks = np.asarray(on.layout.cp, float)
+    many = (ranks > 1) & (tokens.decode > 0)
+    if not np.any(many):
+        return
+    heads = a.heads / np.asarray(on.layout.tp, float)
+    width = a.kv_lora_rank or a.v_head_dim
+    message = tokens.decode * heads * (width + 2.0) * 2.0
+    tally.add("context exchange",
+              on.machine("reduce_scatter", ranks=ranks, message_bytes=message), count, many)
 
 
 def _add_feed_forward(
@@ -119,22 +137,22 @@ def _add_sum_over_ranks(tally: Tally, on: Pass, message: Any, count: Any) -> Non
         tally.add(name.replace("_", "-"), latency, count, many)
 
 
-def add_ends(tally: Tally, on: Pass, tokens: Tokens) -> None:
+def add_ends(tally: Tally, on: Pass, tokens: Tokens, count: Any = 1.0) -> None:
     """Add embedding, LM head (last token of a prompt, each decoded token) and sampling."""
     model, rows = on.model, tokens.rows_of_head
     hidden, vocabulary = model.hidden_size, model.vocab_size / on.ranks
     moved = tokens.all * hidden * 2.0 * _ACTIVATION_BYTES
-    tally.add("embedding", on.machine("elementwise", bytes=moved), 1.0, tokens.all > 0)
+    tally.add("embedding", on.machine("elementwise", bytes=moved), count, tokens.all > 0)
     types = on.types("head")
     head = on.machine("gemm", m=rows, n=vocabulary, k=hidden, dtype=types.weight,
                       activation=types.activation)
-    tally.add("lm head", head, 1.0, rows > 0)
+    tally.add("lm head", head, count, rows > 0)
     if np.any(on.ranks > 1):
         logits = rows * model.vocab_size * _ACTIVATION_BYTES
         gather = on.machine("all_gather", ranks=on.ranks, message_bytes=logits)
-        tally.add("all-gather", gather, 1.0, (on.ranks > 1) & (rows > 0))
+        tally.add("all-gather", gather, count, (on.ranks > 1) & (rows > 0))
     sampling = on.machine("elementwise", bytes=rows * model.vocab_size * 8.0)
-    tally.add("sampling", sampling, 1.0, rows > 0)
+    tally.add("sampling", sampling, count, rows > 0)
 
 
 def add_stage_transfers(tally: Tally, on: Pass, tokens: Tokens) -> None:

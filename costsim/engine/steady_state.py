@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -70,7 +70,9 @@ class OperatingPoint:
     waiting_s: Any
 
 
-def operating_point(deployment: Deployment, batch: Any, isl: Any, osl: Any) -> OperatingPoint:
+def operating_point(
+    deployment: Deployment, batch: Any, isl: Any, osl: Any, encoder_s: Any = 0.0
+) -> OperatingPoint:
     """Return the steady state of a deployment at ``batch`` requests in flight.
 
     Args:
@@ -78,6 +80,7 @@ def operating_point(deployment: Deployment, batch: Any, isl: Any, osl: Any) -> O
         batch: requests in flight in the replica. It may be above what fits (``fits`` is False
             then, and times are those of a memory large enough).
         isl, osl: prompt and output tokens of a request (means).
+        encoder_s: time of a request's images and audio in their encoders (`engine.encoder`).
 
     Raises:
         InputError: a number is not positive.
@@ -91,6 +94,7 @@ def operating_point(deployment: Deployment, batch: Any, isl: Any, osl: Any) -> O
     micro = np.maximum(batch / stages, 1.0)
     prompt = _Prompt.of(deployment, isl)
     curve, decode, prefill, mixed = _curve(deployment, micro, isl, osl, prompt)
+    curve = _with_encoder(curve, encoder_s)
     steps = decode_steps(deployment.settings, osl)
     loop = close_loop(curve, micro, steps, not deployment.settings.chunked_prefill)
     return _assemble(deployment, batch, isl, osl, steps, loop, decode, prefill, mixed, prompt)
@@ -152,6 +156,15 @@ def _curve(
         alone_s=alone.seconds, chunks=prompt.chunks, prompt_tokens=prompt.new,
     )
     return curve, decodes[-1], alone, first
+
+
+def _with_encoder(curve: StepCurve, encoder_s: Any) -> StepCurve:
+    """Return the curve with an encoder's time in front of every prompt."""
+    if not np.any(encoder_s):
+        return curve
+    chunk = np.asarray(encoder_s, float) / curve.chunks
+    return replace(curve, first_s=curve.first_s + chunk, alone_s=curve.alone_s + chunk,
+                   full_s=curve.full_s + chunk * curve.full_tokens / curve.first_tokens)
 
 
 def _assemble(

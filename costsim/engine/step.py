@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from costsim.engine.deployment import Deployment
+from costsim.engine.extras import add_adapters, add_drafting, add_host_memory
+from costsim.engine.memory import request_kv_bytes
 from costsim.engine.passes import Pass, add_ends, add_layers, add_stage_transfers
 from costsim.engine.speculation import verify_width
+from costsim.engine.weights import weights_bytes
 from costsim.ops.shape import Machine, Tokens, replica_tokens
 from costsim.ops.tally import Tally
 
@@ -72,10 +75,13 @@ def step_time(
         prefill_requests, prefill_tokens, prefill_context, decode_requests, decode_context,
         deployment.layout.dp, width, settings.context_spread,
     )
-    tally = Tally()
-    add_model(tally, pass_of(deployment), tokens)
+    tally, on = Tally(), pass_of(deployment)
+    add_model(tally, on, tokens)
+    add_adapters(tally, on, tokens)
+    add_drafting(tally, on, tokens)
     if settings.overlap_communication:
         tally.overlap_network(settings.overlap_communication)
+    _add_host_memory(tally, deployment, on, tokens)
     _add_host(tally, deployment, tokens)
     return finish(tally)
 
@@ -86,6 +92,18 @@ def add_model(tally: Tally, on: Pass, tokens: Tokens) -> None:
         add_layers(tally, on, layers, tokens, layers.count)
     add_ends(tally, on, tokens)
     add_stage_transfers(tally, on, tokens)
+
+
+def _add_host_memory(tally: Tally, deployment: Deployment, on: Pass, tokens: Tokens) -> None:
+    settings = deployment.settings
+    weights, cache = settings.weight_offload_share, settings.kv_offload_share
+    if not weights and not cache:
+        return
+    everything = deployment.with_changes(settings=replace(settings, weight_offload_share=0.0))
+    stages = np.asarray(deployment.layout.pp, float)
+    moved = weights_bytes(everything) * weights * stages
+    held = request_kv_bytes(deployment, tokens.decode_context) * cache * stages
+    add_host_memory(tally, on, tokens, moved, held)
 
 
 def _add_host(tally: Tally, deployment: Deployment, tokens: Tokens) -> None:

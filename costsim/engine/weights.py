@@ -8,6 +8,7 @@ import numpy as np
 
 from costsim.dtypes import bytes_per_element
 from costsim.engine.deployment import Deployment
+from costsim.engine.extras import adapter_parameters
 from costsim.engine.layout import Layout
 from costsim.models.architecture import Attention, LinearAttention, Model
 from costsim.models.count import LayerParameters, expert_parameters, parameters
@@ -33,7 +34,16 @@ def weights_bytes(deployment: Deployment) -> Any:
     stages = np.asarray(layout.pp, float)
     resident = 1.0 - deployment.settings.weight_offload_share
     inner = (layers + _replica_bytes(deployment)) / stages + _mtp_bytes(deployment)
-    return inner * resident + _ends_bytes(deployment)
+    return inner * resident + _ends_bytes(deployment) + _adapter_bytes(deployment)
+
+
+def _adapter_bytes(deployment: Deployment) -> Any:
+    """Return the bytes of LoRA adapters, which are sliced like the layers they stand beside."""
+    settings, layout = deployment.settings, deployment.layout
+    if not settings.lora_adapters or not settings.lora_rank:
+        return 0.0
+    one = adapter_parameters(deployment.model, settings.lora_rank) * 2.0
+    return settings.lora_adapters * one / (_ranks(layout) * np.asarray(layout.pp, float))
 
 
 def _ranks(layout: Layout) -> Any:
@@ -84,9 +94,14 @@ def _replica_bytes(deployment: Deployment) -> Any:
 def _mtp_bytes(deployment: Deployment) -> Any:
     """Return the bytes of the drafting layers where the engine drafts with them."""
     speculation = deployment.settings.speculation
-    if speculation is None or speculation.method == "draft_model":
+    if speculation is None:
         return 0.0
     model, layout = deployment.model, deployment.layout
+    if speculation.method == "draft_model":
+        from costsim.models.loader import load_model
+
+        draft = parameters(load_model(speculation.draft_model)).total
+        return draft * 2.0 / (_ranks(layout) * np.asarray(layout.pp, float))
     experts = bytes_per_element(deployment.precision.experts)
     stage = _ranks(layout) * layout.dp
     return drafter_parameters(model) * experts / np.where(is_moe(model), stage, _ranks(layout))

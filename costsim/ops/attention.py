@@ -68,7 +68,7 @@ def _add_grouped(
     if side > 0:
         tally.add("indexer", _gemm(machine, types, tokens.all, side / hidden, hidden), count, some)
     _add_softmax(tally, machine, a, tokens, heads, kv, cp, types, count)
-    _add_output(tally, machine, a, hidden, tokens, heads, types, count)
+    _add_output(tally, machine, a, hidden, tokens, heads / cp, types, count)
 
 
 def _side_weights(a: Attention, hidden: int) -> int:
@@ -128,7 +128,8 @@ def _add_softmax(
     prefill = machine("attention_prefill", batch=tokens.prefill_requests,
                       new_tokens=tokens.prefill_tokens, context=tokens.prefill_context,
                       window=_prefill_window(a, tokens), dtype="bf16", kv_dtype=types.kv, **shared)
-    tally.add("attention (prefill)", prefill, count, tokens.prefill > 0)
+    tally.add("attention (prefill)", prefill, count / np.asarray(cp, float),
+              tokens.prefill > 0)
     seen = seen_tokens(a, tokens.decode_context) / np.asarray(cp, float)
     decode = machine("attention_decode", batch=tokens.decode_requests, context=seen, window=0,
                      kv_dtype=types.kv, **{**shared, "heads": heads * tokens.decode_width})
@@ -161,7 +162,7 @@ def _add_mla(
     key = a.nope_head_dim + a.rope_head_dim
     some, latent = tokens.all > 0, a.kv_lora_rank + a.rope_head_dim
     index = a.index_heads * a.index_head_dim if not a.shares_index else 0
-    first = latent + (a.q_lora_rank or heads * key) + (a.index_head_dim if index else 0)
+    first: Any = latent + (a.q_lora_rank or heads * key) + (a.index_head_dim if index else 0)
     first = first + (heads * a.v_head_dim if a.output_gate else 0.0)
     tally.add("qkv projection", _gemm(machine, types, tokens.all, first, hidden), count, some)
     if a.q_lora_rank:
@@ -170,7 +171,7 @@ def _add_mla(
     _add_latent_attention(tally, machine, a, tokens, heads, cp, types, count)
     if a.index_heads and not a.shares_index:
         _add_indexer(tally, machine, a, tokens, cp, count)
-    _add_output(tally, machine, a, hidden, tokens, heads, types, count)
+    _add_output(tally, machine, a, hidden, tokens, heads / cp, types, count)
 
 
 def _add_latent_attention(
@@ -182,7 +183,7 @@ def _add_latent_attention(
         tokens.prefill_context, float)
     tally.add("latent expansion", _gemm(machine, types, rows, expand, a.kv_lora_rank), count,
               tokens.prefill > 0)
-    window = {"context": tokens.prefill_context}
+    window: dict[str, Any] = {"context": tokens.prefill_context}
     if a.index_topk:
         # Each query reads top-k entries: a chunk costs like one with that much context.
         window["context"] = np.minimum(tokens.prefill_context, a.index_topk)
@@ -191,7 +192,8 @@ def _add_latent_attention(
                       nope_head_dim=a.nope_head_dim, rope_head_dim=a.rope_head_dim,
                       v_head_dim=a.v_head_dim, kv_lora_rank=a.kv_lora_rank, kv_dtype=types.kv,
                       **window)
-    tally.add("attention (prefill)", prefill, count, tokens.prefill > 0)
+    tally.add("attention (prefill)", prefill, count / np.asarray(cp, float),
+              tokens.prefill > 0)
     # Absorbed projections in decode: the same weights as the expansion, once per step.
     tally.add("latent expansion", _gemm(machine, types, tokens.decode, expand, a.kv_lora_rank),
               count, tokens.decode > 0)

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from costsim.kernels.work import touched_experts
-
 # Grid on which skewed routing is tabulated; in between, interpolation in log tokens.
 _TOKEN_GRID = np.unique(np.round(np.logspace(0, 6, 61)))
 # Below this mean load the largest of the ranks' loads is summed term by term.

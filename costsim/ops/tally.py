@@ -91,6 +91,17 @@ class Tally:
         self.by_resource["network"] = wire * kept
         self.by_resource["host"] = self.by_resource["host"] - launches * (1.0 - kept)
 
+    def merge(self, name: str, other: Tally) -> None:
+        """Add another tally as one operator of this one."""
+        self.by_operator[name] = self.by_operator.get(name, 0.0) + other.seconds
+        self.error[name] = self.error.get(name, 0.0) + other.seconds * other.log_error
+        for resource in RESOURCES:
+            self.by_resource[resource] = self.by_resource[resource] + other.by_resource[resource]
+        self.flop = self.flop + other.flop
+        self.memory_bytes = self.memory_bytes + other.memory_bytes
+        self.network_bytes = self.network_bytes + other.network_bytes
+        self.calls = self.calls + other.calls
+
     @property
     def seconds(self) -> Any:
         """All of it."""
