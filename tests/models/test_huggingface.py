@@ -264,6 +264,7 @@ def test_quantisation_file_beside_the_config(tmp_path: Path) -> None:
         ({"quantization_config": "fp8"}, "must be a table"),
         ({"vision_config": [1]}, "must be a table"),
         ({"moe_layers_enum": "1,x"}, "cannot be read"),
+        ({"quantization_config": {"quant_method": "fp8", "ignore": ["re:("]}}, "malformed"),
     ],
 )
 def test_mistakes_are_one_line(changes: dict[str, Any], expected: str, tmp_path: Path) -> None:

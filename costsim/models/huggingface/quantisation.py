@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import replace
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ _EXPERTS = {
 _KEYS = Path(__file__).with_name("quantisation_keys.json")
 # a share below this is of layers that lack the part (the first dense ones) or a stray module
 _NOTED_SHARE = 0.1
+_LONGEST_PATTERN = 1000
 
 
 def part_of(module: str) -> str:
@@ -200,7 +201,7 @@ def _excluded_share(part: str, patterns: list[str], layers: int, kind: str) -> f
         return 0.0
     special = re.compile(r"[*\\]|re:")
     exact = {_PREFIX.sub("", p) for p in patterns if not special.search(p)}
-    globs = [p for p in patterns if special.search(p)]
+    globs = _combined([p for p in patterns if special.search(p)])
     own = ((_EXPERTS.get(kind, "mlp.experts.0.up_proj"),),)
     shares = []
     for modules in own if part == "experts" else _MODULES[part]:
@@ -210,21 +211,27 @@ def _excluded_share(part: str, patterns: list[str], layers: int, kind: str) -> f
     return max(shares)
 
 
-def _matches(name: str, exact: set[str], globs: list[str]) -> bool:
+def _combined(patterns: list[str]) -> re.Pattern[str]:
+    """Return one expression for all wildcards and regular expressions; raises ValueError."""
+    parts = []
+    for pattern in patterns:
+        if len(pattern) > _LONGEST_PATTERN:
+            raise ValueError(f"a pattern of {len(pattern)} characters in the quantisation block")
+        if pattern.startswith("re:"):
+            parts.append(rf"(?:model\.)?(?:{pattern[3:]})")
+        else:
+            bare = _PREFIX.sub("", pattern)
+            parts += [translate(bare), translate(bare + ".*")]
+    try:
+        return re.compile("|".join(parts) or r"(?!)")
+    except re.error as error:
+        raise ValueError(f"a pattern of the quantisation block is malformed: {error}") from None
+
+
+def _matches(name: str, exact: set[str], globs: re.Pattern[str]) -> bool:
     steps = name.split(".")
     paths = {".".join(steps[:n]) for n in range(1, len(steps) + 1)}
-    if exact & (paths | set(steps)):
-        return True
-    full = "model." + name
-    for pattern in globs:
-        if pattern.startswith("re:"):
-            if re.match(pattern[3:], full):
-                return True
-            continue
-        bare = _PREFIX.sub("", pattern)
-        if fnmatchcase(name, bare) or fnmatchcase(name, bare + ".*") or fnmatchcase(full, pattern):
-            return True
-    return False
+    return bool(exact & (paths | set(steps)) or globs.match(name) or globs.match("model." + name))
 
 
 def _listed(
