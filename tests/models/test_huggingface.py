@@ -151,6 +151,26 @@ def test_text_config_and_vision_tower() -> None:
     assert any("new_eye" in line for line in unknown.ignored)
 
 
+@pytest.mark.published
+def test_gemma_3_config_with_only_what_differs_from_the_defaults() -> None:
+    # what google/gemma-3-4b-it holds: the rest is left to the code
+    text = {
+        "hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text",
+        "num_hidden_layers": 34, "sliding_window": 1024,
+    }
+    vision = {
+        "hidden_size": 1152, "image_size": 896, "intermediate_size": 4304,
+        "model_type": "siglip_vision_model", "num_attention_heads": 16, "num_hidden_layers": 27,
+        "patch_size": 14, "vision_use_head": False,
+    }
+    model = read_table({
+        "model_type": "gemma3", "text_config": text, "vision_config": vision,
+        "mm_tokens_per_image": 256,
+    })
+    assert total_parameters(model) == 4_300_079_472 and model.tied_embeddings
+    assert sum(x.count for x in model.layers if getattr(x.mixer, "window", 0)) == 29
+
+
 # --- what is left out --------------------------------------------------------------------------
 
 

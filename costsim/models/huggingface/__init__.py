@@ -5,8 +5,10 @@ What a config has and the description leaves out stands in ``Model.ignored``.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,13 @@ def read_table(
         raise InputError(f"{where}: cannot be read: {error!r}") from error
 
 
+@cache
+def _defaults() -> dict[str, dict[str, Any]]:
+    """Return values that checkpoints of a family leave to the defaults of its code."""
+    path = Path(__file__).with_name("defaults.json")
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
 def _read(whole: Config, name: str, quant: dict[str, Any] | None) -> Model:
     text = next(
         (s for s in map(whole.section, ("text_config", "llm_config", "language_config")) if s),
@@ -99,6 +108,7 @@ def _read(whole: Config, name: str, quant: dict[str, Any] | None) -> Model:
     kind = _TEXT_TYPES.get(kind, kind)
     if text is whole and whole.text("model_type") in _TEXT_TYPES:
         kind = _TEXT_TYPES[whole.text("model_type")]
+    text.fill(_defaults().get(kind, {}))
     model = _reader(kind, text)(text)
     if text is not whole:
         model = _outer_keys(whole, model)

@@ -41,6 +41,10 @@ class Config:
         self._read: set[str] = set()
         self._sections: dict[str, Config] = {}
 
+    def fill(self, defaults: dict[str, Any]) -> None:
+        """Set keys that are absent; the table given by the caller is not changed."""
+        self.table = {**defaults, **{k: v for k, v in self.table.items() if v is not None}}
+
     def error(self, message: str) -> InputError:
         """Return an error that names the file."""
         return InputError(f"{self.where}: {message}")
