@@ -124,9 +124,11 @@ def _variables(fleet: Fleet) -> Variables:
     chips = np.array([p.chips for p in pools], float)[:, None]
     spot = np.array([fleet.offers[p.offer].spot_usd for p in pools])[:, None]
     offered = np.isfinite(spot) & (fleet.max_spot_share > 0)
-    v.replicas = v.add((len(pools), hours), 0.0, np.inf, True)
+    most = _most(fleet)
+    v.replicas = v.add((len(pools), hours), 0.0, most[:, None], True)
     paid = np.where(offered, chips * np.where(offered, spot, 0.0) * weights, 0.0)
-    v.spot = v.add((len(pools), hours), paid, np.where(offered, np.inf, 0.0) + 0 * paid, True)
+    spots = np.where(offered, most[:, None], 0.0) + 0 * paid
+    v.spot = v.add((len(pools), hours), paid, spots, True)
     can = np.array([p.capacity for p in pools], float).T[:, :, None] > 0
     v.served = v.add((demands, len(pools), hours), 0.0, np.where(can, np.inf, 0.0), False)
     price = np.array([o.on_demand_usd for o in fleet.offers])[:, None]
@@ -145,6 +147,19 @@ def _variables(fleet: Fleet) -> Variables:
     if fleet.zones > 1:
         v.lost = v.add((len(pools), hours), 0.0, np.inf, True)
     return v
+
+
+def _most(fleet: Fleet) -> np.ndarray:
+    """Return more replicas of each pool than any hour can use: a bound that helps the solver."""
+    peak = fleet.demand.max(axis=1)
+    found = []
+    for pool in fleet.pools:
+        need = sum(p / r for p, r in zip(peak, pool.capacity, strict=True) if r > 0)
+        loss = fleet.availability(pool) * (1.0 - 1.0 / max(fleet.zones, 1.0 + 1e-9))
+        lossy = need if fleet.zones == 1 else need / max(loss, 1e-9)
+        found.append(np.ceil(max(need / fleet.availability(pool), lossy)) + fleet.spare
+                     + 2 * fleet.zones)  # fmt: skip
+    return np.array(found)
 
 
 def _days(weights: np.ndarray) -> np.ndarray:

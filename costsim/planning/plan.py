@@ -1,0 +1,252 @@
+"""``costsim.plan``: from traffic, targets, budget and chips to a fleet, and how sure it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from costsim.economics.api import ApiPrice, api_prices
+from costsim.errors import InputError
+from costsim.hardware.accelerator import Hardware
+from costsim.hardware.loader import load_hardware
+from costsim.models.architecture import Model
+from costsim.models.loader import load_model
+from costsim.planning.milp import Solution
+from costsim.planning.plan_check import Held, check_plan, repaired
+from costsim.planning.plan_fleet import Problem, make_problem, solve_problem
+from costsim.planning.plan_options import PlanOptions
+from costsim.planning.plan_worth import (
+    RunnerUp,
+    Worth,
+    bill,
+    demand_shares,
+    runners_up,
+    spend_by_offer,
+    worth_of,
+)
+from costsim.planning.targets import Target
+from costsim.planning.workload import HOURS_PER_MONTH, Demand, demand_of
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A fleet that carries the demands, what it costs, and what speaks for it.
+
+    Args:
+        problem: demands, hardware, pools. solution: the fleet.
+        options: terms and limits.
+        held: simulated targets of the last round; empty where not simulated.
+        rounds: of solving and simulating.
+        runners_up: fleets of one hardware alone. worth: of limits and targets; None: not asked.
+        bill: the month's $ by what it is for.
+        seconds: by phase (``points``, ``solve``, ``compare``, ``check``).
+        notes: of prices that are stale or rumoured, models that are rumoured.
+    """
+
+    problem: Problem
+    solution: Solution
+    options: PlanOptions
+    held: tuple[Held, ...]
+    rounds: int
+    runners_up: tuple[RunnerUp, ...]
+    worth: Worth | None
+    bill: dict[str, Any]
+    seconds: dict[str, float]
+    notes: tuple[str, ...] = ()
+    uncertainty: Any = field(default=None)
+
+    @property
+    def usd_per_month(self) -> float:
+        """The bill."""
+        return self.solution.usd
+
+    @property
+    def queries_per_month(self) -> float:
+        """Requests that are served."""
+        fleet = self.problem.fleet
+        return float((fleet.demand @ fleet.weights).sum() * 3600.0)
+
+    @property
+    def usd_per_query(self) -> float:
+        """The bill over all requests."""
+        return self.usd_per_month / self.queries_per_month
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether every simulated target holds; None where nothing was simulated."""
+        return all(row.held for row in self.held) if self.held else None
+
+    def chips(self) -> dict[str, np.ndarray]:
+        """Return chips in service by hardware and hour."""
+        found: dict[str, np.ndarray] = {}
+        for c, pool in enumerate(self.problem.fleet.pools):
+            count = (self.solution.replicas[c] + self.solution.spot[c]) * pool.chips
+            name = self.problem.fleet.offers[pool.offer].name
+            if count.any():
+                found[name] = found.get(name, np.zeros(len(count))) + count
+        return found
+
+    def usd_by_demand(self) -> dict[str, float]:
+        """Return $ per query of each demand, by the capacity that it takes."""
+        fleet = self.problem.fleet
+        shares = demand_shares(self.problem, self.solution)
+        counts = fleet.demand @ fleet.weights * 3600.0
+        return {
+            d.name: self.usd_per_month * shares[d.name] / float(n)
+            for d, n in zip(self.problem.demands, counts, strict=True)
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready form."""
+        from costsim.planning.plan_json import plan_dict
+
+        return plan_dict(self)
+
+
+def plan(
+    model: str | Model | Sequence[str],
+    hardware: Sequence[str | Hardware],
+    *,
+    traffic: Any,
+    target: Target | None = None,
+    isl: float = 1024.0,
+    osl: float = 256.0,
+    options: PlanOptions | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Plan:
+    """Return the cheapest fleet that serves a traffic within targets, simulated and repaired.
+
+    Args:
+        model: name or object.
+        hardware: candidates, names or objects.
+        traffic: a rate (requests/s), 24 or 168 rates by hour, a `Traffic`, the table of one, the
+            path of a trace, or a list of `Demand` (several classes or models).
+        target: latencies.
+        isl, osl: mean tokens of a request, where the traffic is rates.
+        options: terms, limits, redundancy; its fields may also be given by name.
+        progress: told what is done.
+
+    Raises:
+        InputError: unknown names, no prices, or nothing carries the load within the limits.
+    """
+    options = replace(options or PlanOptions(), **settings)
+    if isinstance(traffic, list | tuple) and traffic and isinstance(traffic[0], Demand):
+        demands = list(traffic)
+    else:
+        name = model if isinstance(model, str) else getattr(model, "name", str(model))
+        demands = [demand_of(traffic, name, target=target, isl=isl, osl=osl)]
+    models = {d.model: load_model(d.model) for d in demands if not isinstance(model, Model)}
+    if isinstance(model, Model):
+        models = {model.name: model}
+    kinds = [h if isinstance(h, Hardware) else load_hardware(h) for h in hardware]
+    return plan_demands(demands, models, kinds, options, progress)
+
+
+def plan_demands(
+    demands: Sequence[Demand], models: dict[str, Model], hardware: Sequence[Hardware],
+    options: PlanOptions, progress: Progress | None = None,
+) -> Plan:
+    """Return the plan of several demands; see `plan`."""
+    say = progress or (lambda text: None)
+    _distinct([d.name for d in demands], "demand")
+    _distinct([h.name for h in hardware], "hardware")
+    for name in options.limits:
+        if name not in {h.name for h in hardware}:
+            raise InputError(f"plan: a limit is given for '{name}', which is no candidate")
+    clock = _Clock()
+    say("pricing operating points")
+    problem = make_problem(demands, models, hardware, options)
+    clock.lap("points")
+    say("choosing the fleet")
+    found = solve_problem(problem, options)
+    clock.lap("solve")
+    held: list[Held] = []
+    rounds = 0
+    for rounds in range(1, options.attempts + 1) if options.check else ():
+        held = check_plan(problem, found, options, say)
+        if all(row.held for row in held) or rounds == options.attempts:
+            break
+        say("repairing")
+        problem = repaired(problem, held)
+        found = solve_problem(problem, options)
+    clock.lap("check")
+    rivals: list[RunnerUp] = []
+    worth = None
+    if options.compare:
+        say("comparing")
+        rivals = runners_up(problem, found, options)
+        worth = worth_of(problem, models, found, options)
+        clock.lap("compare")
+    return Plan(
+        problem, found, options, tuple(held), rounds, tuple(rivals), worth, bill(problem, found),
+        clock.seconds, tuple(_notes(problem, found, models, options)),
+    )  # fmt: skip
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.last, self.seconds = time.perf_counter(), {}  # type: float, dict[str, float]
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name], self.last = now - self.last, now
+
+
+def _distinct(names: Sequence[str], kind: str) -> None:
+    if not names:
+        raise InputError(f"plan: no {kind} is given")
+    twice = {n for n in names if names.count(n) > 1}
+    if twice:
+        raise InputError(f"plan: {kind} '{min(twice)}' is given twice")
+
+
+def _notes(
+    problem: Problem, found: Solution, models: dict[str, Model], options: PlanOptions
+) -> list[str]:
+    from costsim.economics.prices import rent, terms_of
+
+    notes = []
+    for name, terms in spend_by_offer(problem.fleet, found).items():
+        kind = next(h for h in problem.hardware if h.name == name)
+        for term in terms:
+            if term in terms_of(kind) and term not in options.prices.get(name, {}):
+                price = rent(kind, term)
+                notes.append(f"{name}: {price.note}" if price.stale else "")
+        if kind.provenance in ("unverified", "rumoured"):
+            notes.append(f"{name}: figures are {kind.provenance}")
+    for model in models.values():
+        if model.provenance == "rumoured":
+            notes.append(f"{model.name}: its architecture is rumoured")
+    return sorted({n for n in notes if n})
+
+
+def api_rivals(demand: Demand) -> list[tuple[ApiPrice, float]]:
+    """Return the newest price of each API with the demand's weights, and its $ per query."""
+    found: dict[tuple[str, str], ApiPrice] = {}
+    for price in api_prices():
+        if price.model == demand.model:
+            found[price.provider, price.api] = price
+    return [(p, float(p.usd_per_query(demand.isl, demand.osl))) for p in found.values()]
+
+
+def load_plan(path: Path | str) -> tuple[list[Demand], list[Hardware], PlanOptions]:
+    """Return demands, hardware and options of a plan's TOML file.
+
+    Raises:
+        InputError: one line with file, key, value and what is allowed.
+    """
+    from costsim.planning.plan_schema import read_plan
+
+    return read_plan(Path(path))
+
+
+__all__ = ["HOURS_PER_MONTH", "Plan", "PlanOptions", "api_rivals", "load_plan", "plan",
+           "plan_demands"]  # fmt: skip

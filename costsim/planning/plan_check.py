@@ -1,0 +1,231 @@
+"""A plan in the serving simulator: the worst hours of each pool, under requests one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from costsim.errors import InputError
+from costsim.planning.milp import Solution
+from costsim.planning.plan_fleet import Problem
+from costsim.planning.plan_options import PlanOptions
+from costsim.planning.plan_points import Candidate
+from costsim.planning.workload import Demand
+from costsim.serving.confidence import interval_of
+from costsim.serving.engine_cost import replica_of
+from costsim.serving.fleet import Link
+from costsim.serving.simulation import simulate
+from costsim.serving.traffic import Traffic
+
+_MOST_REPLICAS = 8
+_MOST_REQUESTS = 40_000
+
+
+@dataclass(frozen=True)
+class Held:
+    """One target of one demand in one hour of one pool, simulated.
+
+    Args:
+        pool: index. hour: of the plan. demand: name.
+        measure: such as ``p99 TTFT``.
+        target_s, value_s: and the mean over replications.
+        upper_s: bound that the value stays below with the confidence asked for.
+        utilisation: of the replicas.
+    """
+
+    pool: int
+    hour: int
+    demand: str
+    measure: str
+    target_s: float
+    value_s: float
+    upper_s: float
+    utilisation: float
+
+    @property
+    def held(self) -> bool:
+        """Whether the target holds with confidence."""
+        return bool(self.upper_s <= self.target_s)
+
+
+@dataclass(frozen=True)
+class HourRun:
+    """What to simulate: replicas of a pool in one hour, and their share of the demands."""
+
+    pool: int
+    hour: int
+    candidate: Candidate
+    replicas: int
+    rates: tuple[float, ...]
+
+
+def hours_to_check(problem: Problem, found: Solution, options: PlanOptions) -> list[HourRun]:
+    """Return for each pool in use the hour with least headroom and that with fewest replicas.
+
+    Replicas that may fail (N+1) are taken away; more than 8 replicas are stood for by 8 with
+    their share of the load, which queue a little more.
+    """
+    runs = []
+    for c in range(len(problem.chosen)):
+        capacity = np.array(problem.fleet.pools[c].capacity)
+        standing = found.replicas[c] + found.spot[c]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            need = np.nansum(np.where(capacity[:, None] > 0, found.served[:, c] / capacity[:, None],
+                                      0.0), axis=0)  # fmt: skip
+            load = np.where(need > 1e-6, need / np.maximum(standing - options.spare, 1), 0.0)
+        if not load.any():
+            continue
+        few = np.where(load > 0.85 * load.max(), standing, np.inf)
+        for h in sorted({int(np.argmax(load)), int(np.argmin(few))}):
+            runs.append(_run(problem, found, options, c, h))
+    return runs
+
+
+def _run(problem: Problem, found: Solution, options: PlanOptions, c: int, h: int) -> HourRun:
+    up = max(1, int(found.replicas[c, h] + found.spot[c, h]) - options.spare)
+    used = min(up, _MOST_REPLICAS)
+    rates = tuple(float(r) * used / up for r in found.served[:, c, h])
+    return HourRun(c, h, problem.candidate(c), used, rates)
+
+
+def check_plan(
+    problem: Problem, found: Solution, options: PlanOptions,
+    progress: Callable[[str], None] | None = None,
+) -> list[Held]:
+    """Return every target of the hours worth checking, simulated.
+
+    Args:
+        problem: what was planned. found: the fleet.
+        options: confidence, replications, requests, seed.
+        progress: told which hour is simulated.
+    """
+    held: list[Held] = []
+    for run in hours_to_check(problem, found, options):
+        if progress is not None:
+            progress(f"hour {run.hour}: {run.replicas} x {run.candidate.name}")
+        results = [
+            simulate_hour(problem.demands, run, options, options.seed + i)
+            for i in range(options.replications)
+        ]
+        held += _judge(problem.demands, run, results, options.confidence)
+    return held
+
+
+def simulate_hour(
+    demands: Sequence[Demand], run: HourRun, options: PlanOptions, seed: int
+) -> dict[str, Any]:
+    """Return latencies by demand and utilisation of one simulated hour."""
+    flow, names = traffic_of(demands, run, options.requests, seed)
+    longest = int(np.max(flow.prompt + flow.output)) + 1
+    specs, link = specs_of(run, longest)
+    result = simulate(
+        specs, flow, seed=seed, oversize="reject", link=link, time_limit_s=60.0,
+        warmup_s=float(flow.arrival[-1]) * 0.1,
+    )  # fmt: skip
+    if not result.complete:
+        raise InputError("plan: the simulated hour did not end in time; the load is far too high")
+    by_demand = {
+        name: {
+            "ttft_s": result.statistics("ttft_s", result.table["tenant"] == at),
+            "tpot_s": result.statistics("tpot_s", result.table["tenant"] == at),
+            "e2e_s": result.statistics("e2e_s", result.table["tenant"] == at),
+        }
+        for at, name in enumerate(names)
+    }
+    return {"demands": by_demand, "utilisation": result.utilisation}
+
+
+def specs_of(run: HourRun, longest: int) -> tuple[list[Any], Link | None]:
+    """Return the replicas of an hour for the simulator, and the link of a disaggregated unit."""
+    c = run.candidate
+    rules: dict[str, Any] = {"max_num_seqs": max(1, int(c.batch_limit))}
+    if c.role == "both":
+        return [replica_of(c.deployment, run.replicas, max_context=longest, **rules)], None
+    roles: Any = (("prefill", c.prefill, {}), ("decode", c.decode, rules))
+    specs = [
+        replica_of(c.deployment, run.replicas * n, role=role, max_context=longest, **extra)
+        for role, n, extra in roles
+    ]
+    out = c.deployment.hardware.scale_out
+    each = float(np.max(out.bandwidth_bytes_per_s)) * float(c.deployment.accelerators)
+    return specs, Link(each, float(np.max(out.latency_s)))
+
+
+def traffic_of(
+    demands: Sequence[Demand], run: HourRun, least: int, seed: int
+) -> tuple[Traffic, list[str]]:
+    """Return the requests of an hour, those of several demands together as classes."""
+    total = sum(run.rates)
+    parts = [(d, r) for d, r in zip(demands, run.rates, strict=True) if r > 1e-9 * total]
+    slowest = max(10.0 * (d.target.e2e_s if np.isfinite(d.target.e2e_s) else
+                          run.candidate.ttft_s + d.osl * run.candidate.tpot_s) for d, _ in parts)
+    span = max(least / total, slowest)
+    span = min(span, _MOST_REQUESTS / total)
+    flows = [d.requests(r, max(50, int(r * span)), seed + 101 * i)
+             for i, (d, r) in enumerate(parts)]  # fmt: skip
+    names = [d.name for d, _ in parts]
+    return together(flows, [d for d, _ in parts]), names
+
+
+def together(flows: Sequence[Traffic], demands: Sequence[Demand]) -> Traffic:
+    """Return several flows in one pool, numbered by column ``tenant``."""
+    arrival = np.concatenate([f.arrival for f in flows])
+    order = np.argsort(arrival, kind="stable")
+    tenant = np.concatenate([np.full(len(f), i) for i, f in enumerate(flows)])[order]
+    only = flows[0].block_hashes if len(flows) == 1 else None
+    return replace(
+        flows[0], arrival=arrival[order],
+        prompt=np.concatenate([f.prompt for f in flows])[order],
+        output=np.concatenate([f.output for f in flows])[order],
+        block_hashes=only, columns={"tenant": tenant}, classes=tuple(d.slo for d in demands),
+        pools=("default",),
+    )  # fmt: skip
+
+
+def _judge(
+    demands: Sequence[Demand], run: HourRun, results: list[dict[str, Any]], confidence: float
+) -> list[Held]:
+    held = []
+    used = float(np.mean([r["utilisation"] for r in results]))
+    for demand in demands:
+        if demand.name not in results[0]["demands"]:
+            continue
+        for measure, name, statistic, target in measures(demand):
+            values = [r["demands"][demand.name][name][statistic] for r in results]
+            upper = interval_of(values, 2.0 * confidence - 1.0)[1] if len(values) > 1 else values[0]
+            held.append(Held(run.pool, run.hour, demand.name, measure, target,
+                             float(np.mean(values)), float(upper), used))  # fmt: skip
+    return held
+
+
+def measures(demand: Demand) -> list[tuple[str, str, str, float]]:
+    """Return the finite targets of a demand: name, latency, statistic, seconds."""
+    t = demand.target
+    every = [
+        ("mean TTFT", "ttft_s", "mean", t.ttft_s), ("mean TPOT", "tpot_s", "mean", t.tpot_s),
+        ("mean E2E", "e2e_s", "mean", t.e2e_s), ("p99 TTFT", "ttft_s", "p99", t.ttft_p99_s),
+        ("p99 TPOT", "tpot_s", "p99", t.tpot_p99_s),
+    ]  # fmt: skip
+    return [row for row in every if np.isfinite(row[3])]
+
+
+def repaired(problem: Problem, held: Sequence[Held]) -> Problem:
+    """Return the problem with less capacity where a target did not hold.
+
+    A pool that misses carries 3 to 15 % less in the next round, in proportion to the miss.
+    """
+    factor: dict[int, float] = {}
+    for row in held:
+        if not row.held:
+            miss = row.upper_s / row.target_s if np.isfinite(row.upper_s) else 2.0
+            cut = float(np.clip(1.0 - 0.25 * (miss - 1.0), 0.85, 0.97))
+            at = problem.chosen[row.pool]
+            factor[at] = min(factor.get(at, 1.0), cut)
+    pools = tuple(
+        replace(p, capacity=tuple(r * factor.get(i, 1.0) for r in p.capacity))
+        for i, p in enumerate(problem.everything.pools)
+    )
+    return replace(problem, everything=replace(problem.everything, pools=pools))

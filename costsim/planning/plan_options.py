@@ -1,0 +1,118 @@
+"""Terms, limits and redundancy of a plan, and the offers that prices make of hardware."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from costsim.economics.energy import power_w
+from costsim.economics.ownership import ownership
+from costsim.economics.prices import rent, terms_of
+from costsim.errors import InputError, unknown_name
+from costsim.hardware.accelerator import Hardware
+from costsim.planning.milp import Offer
+
+PLAN_TERMS = ("on_demand", "spot", "reserved_1y", "reserved_3y", "owned")
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """How a plan may buy and what it must survive.
+
+    Args:
+        terms: of `PLAN_TERMS`, that may be used.
+        limits: chips of each hardware that can be had; absent: any number.
+        spare: replicas of each pool that may fail at once (N+1: 1).
+        zones: over which each pool is spread so that one may be lost.
+        max_spot_share: of the replicas of a pool.
+        interruptions_per_hour: of one spot replica.
+        replace_s: until an interrupted spot replica serves again.
+        cold_start_s: from paying for a replica until it serves.
+        power_cap_w: IT power at full load over the fleet.
+        budget_usd_per_month: at most.
+        max_accelerators: of one replica.
+        engine: preset name.
+        prices: $/h by hardware and term, in place of the tables'.
+        confidence: with which targets must hold in the simulator.
+        attempts: rounds of simulating and repairing.
+        replications: seeds of each simulated hour.
+        requests: of each simulated hour.
+        check: whether the plan is simulated.
+        compare: whether runners-up and the worth of limits are worked out.
+        disaggregated: whether prompts and answers may have replicas of their own.
+        rel_gap: at which the solver stops.
+        time_limit_s: of the solver.
+        seed: of the simulation.
+    """
+
+    terms: tuple[str, ...] = ("on_demand", "reserved_1y", "reserved_3y")
+    limits: Mapping[str, float] = field(default_factory=dict)
+    spare: int = 0
+    zones: int = 1
+    max_spot_share: float = 0.5
+    interruptions_per_hour: float = 0.05
+    replace_s: float = 600.0
+    cold_start_s: float = 0.0
+    power_cap_w: float = np.inf
+    budget_usd_per_month: float = np.inf
+    max_accelerators: int = 16
+    engine: str = "vllm"
+    prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    confidence: float = 0.95
+    attempts: int = 6
+    replications: int = 3
+    requests: int = 3000
+    check: bool = True
+    compare: bool = True
+    disaggregated: bool = True
+    rel_gap: float = 1e-3
+    time_limit_s: float = 20.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no plan can mean."""
+        for term in self.terms:
+            if term not in PLAN_TERMS:
+                raise unknown_name("term", term, PLAN_TERMS)
+        for name, limit in self.limits.items():
+            if not limit >= 0:
+                raise InputError(f"plan: limit of {name} = {limit}: must not be negative")
+        if not 0.5 <= self.confidence < 1:
+            raise InputError(f"plan: confidence = {self.confidence}: must be within 0.5 to 1")
+        if self.replications < 2 or self.requests < 100:
+            raise InputError("plan: replications >= 2 and requests >= 100 are needed")
+
+
+def make_offers(hardware: Sequence[Hardware], options: PlanOptions) -> tuple[Offer, ...]:
+    """Return what each hardware costs under the terms allowed.
+
+    Raises:
+        InputError: a hardware has no price for any of the terms.
+    """
+    return tuple(_offer(kind, options) for kind in hardware)
+
+
+def _offer(kind: Hardware, options: PlanOptions) -> Offer:
+    given = options.prices.get(kind.name, {})
+    usd = {t: float(given[t]) if t in given else _rent(kind, t) for t in options.terms}
+    usd = {t: p for t, p in usd.items() if np.isfinite(p)}
+    if not usd:
+        found = ", ".join(terms_of(kind)) or "none"
+        raise InputError(
+            f"plan: hardware '{kind.name}' has no price for {' or '.join(options.terms)}; "
+            f"it has prices for: {found}"
+        )
+    committed = {t: p for t, p in usd.items() if t not in ("on_demand", "spot")}
+    return Offer(
+        kind.name, usd.get("on_demand", np.inf), usd.get("spot", np.inf), committed,
+        limit=float(options.limits.get(kind.name, np.inf)), watts=float(power_w(kind, 1.0)),
+        interruptions_per_hour=options.interruptions_per_hour,
+    )  # fmt: skip
+
+
+def _rent(kind: Hardware, term: str) -> float:
+    if term == "owned" and float(np.max(kind.list_price_usd)) > 0:
+        return float(ownership(kind).usd_per_hour)
+    return float(rent(kind, term).central) if term in terms_of(kind) else np.inf
