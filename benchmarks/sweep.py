@@ -46,21 +46,21 @@ def deployments() -> Iterator[Deployment]:
         yield deploy(model, load_hardware(name), Layout(tp=TP[:, None, None]))
 
 
-def sweep(points: int, rows: int = 8) -> tuple[float, int, list[list[OperatingPoint]]]:
-    """Return seconds, points and results; ``rows`` batches at a time keep arrays in cache."""
+def sweep(points: int, rows: int = 64) -> tuple[float, float, int, list[list[OperatingPoint]]]:
+    """Return wall and processor seconds, points, results; ``rows`` batches stay in cache."""
     batches, contexts = axes(points)
     ready = list(deployments())
-    started, done = time.perf_counter(), []
+    started, worked, done = time.perf_counter(), time.process_time(), []
     for deployment in ready:
         done.append([
             operating_point(deployment, batches[i : i + rows][:, None], contexts[None, :], OSL)
             for i in range(0, len(batches), rows)
         ])
-    spent = time.perf_counter() - started
-    return spent, len(ready) * len(TP) * len(batches) * len(contexts), done
+    spent, busy = time.perf_counter() - started, time.process_time() - worked
+    return spent, busy, len(ready) * len(TP) * len(batches) * len(contexts), done
 
 
-def single(points: int, count: int, done: list[list[OperatingPoint]], rows: int = 8) -> float:
+def single(points: int, count: int, done: list[list[OperatingPoint]], rows: int = 64) -> float:
     """Return seconds per point, one call at a time; the figures are compared with the sweep's."""
     batches, contexts = axes(points)
     random, ready, worst = np.random.default_rng(0), list(deployments()), 0.0
@@ -84,9 +84,10 @@ def main() -> None:
     options.add_argument("--points", type=int, default=400_000)
     options.add_argument("--single", type=int, default=100, help="points computed one at a time")
     given = options.parse_args()
-    spent, count, done = sweep(given.points)
+    spent, busy, count, done = sweep(given.points)
     each = single(given.points, given.single, done)
     print(f"{count} operating points of {MODEL} in {spent:.2f} s: {count / spent:,.0f} per second")
+    print(f"processor time {busy:.2f} s: {count / busy:,.0f} per second of one core")
     faster = each * count / spent
     print(f"one call at a time: {1 / each:,.0f} per second; the sweep is {faster:,.0f} x faster")
     limit = 1.0 / (FULL_SIZE_OPERATIONS * SECONDS_PER_OPERATION)

@@ -43,11 +43,13 @@ def deploy(
     calibration: Calibration | None = None,
 ) -> Deployment:
     """Return a deployment; what is left out is the checkpoint's, one accelerator, generic."""
+    settings = settings or EngineSettings()
+    kernels = (calibration or load_calibration(hardware)).for_engine(settings.name)
     return Deployment(
         model=model,
         hardware=hardware,
         layout=layout or Layout(),
-        calibration=calibration or load_calibration(hardware),
+        calibration=kernels,
         precision=precision or Precision.of_checkpoint(model.quantisation),
-        settings=settings or EngineSettings(),
+        settings=settings,
     )

@@ -12,7 +12,7 @@ from costsim.engine.deployment import Deployment
 from costsim.engine.loop import LoopState, StepCurve, close_loop
 from costsim.engine.memory import max_batch
 from costsim.engine.speculation import decode_steps, tokens_per_step, verify_width
-from costsim.engine.step import StepTime, step_time
+from costsim.engine.step import StepTime, stacked_steps
 from costsim.engine.weights import is_moe
 from costsim.errors import InputError
 from costsim.ops.tally import RESOURCES
@@ -134,18 +134,19 @@ def _curve(
 ) -> tuple[StepCurve, StepTime, StepTime, StepTime]:
     """Return the step times that the loop needs, and the steps behind them."""
     context = isl + 0.5 * osl
-    knots = [np.maximum(share * micro, np.minimum(micro, 1.0)) for share in _KNOTS]
-    decodes = [step_time(deployment, decode_requests=b, decode_context=context) for b in knots]
     groups = np.asarray(deployment.layout.dp, float)
     width = verify_width(deployment.settings)
     together = deployment.settings.chunked_prefill
     room = np.maximum(prompt.budget - (width * micro / groups if together else 0.0),
                       0.25 * prompt.budget)
     many = np.maximum(groups * room / prompt.chunk, 1.0)
-    beside = {"decode_requests": micro, "decode_context": context} if together else {}
-    first = step_time(deployment, 1.0, prompt.chunk, prompt.context, **beside)
-    full = step_time(deployment, many, prompt.chunk, prompt.context, **beside)
-    alone = step_time(deployment, 1.0, prompt.chunk, prompt.context) if together else first
+    knots = [np.maximum(share * micro, np.minimum(micro, 1.0)) for share in _KNOTS]
+    decodes = stacked_steps(deployment, decode_requests=knots, decode_context=[context] * 3)
+    beside = micro if together else 0.0 * micro
+    first, full, alone = stacked_steps(
+        deployment, prefill_requests=[1.0, many, 1.0], prefill_tokens=[prompt.chunk] * 3,
+        prefill_context=[prompt.context] * 3, decode_requests=[beside, beside, 0.0 * micro],
+        decode_context=[context] * 3)
     base = decodes[-1].seconds if together else 0.0
     stretch = (1.0 + deployment.settings.prefill_interference)
     curve = StepCurve(

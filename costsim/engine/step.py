@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -84,6 +84,52 @@ def step_time(
     _add_host_memory(tally, deployment, on, tokens)
     _add_host(tally, deployment, tokens)
     return finish(tally)
+
+
+def stacked_steps(deployment: Deployment, **arguments: Sequence[Any]) -> list[StepTime]:
+    """Return several steps of one deployment in one vectorised call.
+
+    Args:
+        deployment: fields of its layout and hardware may be arrays.
+        arguments: of `step_time`, each with one value (number or array) for every step.
+    """
+    count = len(next(iter(arguments.values())))
+    rank = max(_rank(deployment), *(np.ndim(v) for given in arguments.values() for v in given))
+    stacked = {name: _stack(given, rank) for name, given in arguments.items()}
+    step = step_time(deployment, **stacked)
+    return [_taken(step, i, rank) for i in range(count)]
+
+
+def _rank(deployment: Deployment) -> int:
+    """Return the largest number of axes among the fields of layout and hardware."""
+    hardware = deployment.hardware
+    values = [*vars(deployment.layout).values(), *vars(hardware).values(),
+              *hardware.peak_flop_per_s.values(), *vars(hardware.scale_up).values(),
+              *vars(hardware.scale_out).values()]
+    return max(v.ndim for v in [*values, np.zeros(())] if isinstance(v, np.ndarray))
+
+
+def _stack(values: Sequence[Any], rank: int) -> Any:
+    """Return values on a new first axis, in front of ``rank`` axes."""
+    if all(v is values[0] for v in values):
+        return values[0]
+    arrays = np.broadcast_arrays(*(np.asarray(v, float) for v in values))
+    whole = np.stack(arrays)
+    return whole.reshape(whole.shape[0], *(1,) * (rank + 1 - whole.ndim), *whole.shape[1:])
+
+
+def _taken(step: StepTime, index: int, rank: int) -> StepTime:
+    """Return one of stacked steps; what does not differ between them has no first axis."""
+
+    def one(value: Any) -> Any:
+        array = np.asarray(value)
+        return array[index] if array.ndim > rank else value
+
+    return StepTime(
+        one(step.seconds), {k: one(v) for k, v in step.by_operator.items()},
+        {k: one(v) for k, v in step.by_resource.items()}, one(step.log_error), one(step.flop),
+        one(step.memory_bytes), one(step.network_bytes),
+    )
 
 
 def add_model(tally: Tally, on: Pass, tokens: Tokens) -> None:
