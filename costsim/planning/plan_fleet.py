@@ -131,8 +131,8 @@ def _capacity(candidate: Candidate, other: Demand, target: Target) -> float:
 def select_pools(fleet: Fleet, keep: int = _KEEP_POOLS) -> list[int]:
     """Return the pools worth giving to the solver.
 
-    On each hardware a demand gets one layout, the one with most requests per chip (the smallest
-    within 3 % of it), because machines are not laid out anew every hour. A pool is left out where
+    On each hardware a demand gets one layout, the one that carries it alone with fewest
+    chip-hours, because machines are not laid out anew every hour. A pool is left out where
     another costs no more under every term, carries no less, and its chips have no limit; of the
     rest those with the lowest cost per request stay, with all hardware before the first without
     a limit. The bound that is printed is of the programme with all pools.
@@ -140,29 +140,36 @@ def select_pools(fleet: Fleet, keep: int = _KEEP_POOLS) -> list[int]:
     cost = np.array([_costs(fleet.offers[p.offer], p.chips) for p in fleet.pools])
     carry = np.array([p.capacity for p in fleet.pools])
     free = np.array([not np.isfinite(fleet.offers[p.offer].limit) for p in fleet.pools])
-    kept = _one_layout(fleet, carry)
+    kept = _one_layout(fleet)
     kept = [i for i in kept if not _beaten(i, kept, cost, carry, free)]
     chosen: set[int] = set()
     for w in range(carry.shape[1]):
         mine = [i for i in kept if carry[i, w] > 0]
-        mine.sort(key=lambda i: float(np.min(cost[i])) / carry[i, w])
+        mine.sort(key=lambda i: _alone_usd(fleet, i, cost))
         chosen.update(mine[:keep])
         chosen.update(_until_unlimited(fleet, mine))
     return sorted(chosen)
 
 
-def _one_layout(fleet: Fleet, carry: np.ndarray) -> list[int]:
-    """Return for each hardware and set of demands served the best pool, the smallest of equals."""
-    best: dict[tuple[int, tuple[bool, ...]], list[int]] = {}
+def chip_hours(fleet: Fleet, pool: Pool) -> float:
+    """Return the chip-hours of a period in which a pool alone carries all it can serve."""
+    need = sum((fleet.demand[w] / r for w, r in enumerate(pool.capacity) if r > 0),
+               np.zeros(fleet.demand.shape[1]))  # fmt: skip
+    return float(np.ceil(need - 1e-9) @ fleet.weights) * pool.chips
+
+
+def _one_layout(fleet: Fleet) -> list[int]:
+    """Return for each hardware and set of demands served the pool with fewest chip-hours."""
+    rivals: dict[tuple[int, tuple[bool, ...]], list[int]] = {}
     for i, pool in enumerate(fleet.pools):
-        best.setdefault((pool.offer, tuple(carry[i] > 0)), []).append(i)
-    chips = np.array([p.chips for p in fleet.pools], float)
-    efficiency = carry.max(axis=1) / chips
-    found = []
-    for rivals in best.values():
-        near = [i for i in rivals if efficiency[i] >= 0.97 * max(efficiency[j] for j in rivals)]
-        found.append(min(near, key=lambda i: (chips[i], -efficiency[i])))
-    return sorted(found)
+        served = tuple(r > 0 for r in pool.capacity)
+        rivals.setdefault((pool.offer, served), []).append(i)
+    hours = [chip_hours(fleet, p) for p in fleet.pools]
+    return sorted(min(some, key=lambda i: hours[i]) for some in rivals.values())
+
+
+def _alone_usd(fleet: Fleet, i: int, cost: np.ndarray) -> float:
+    return float(np.min(cost[i])) / fleet.pools[i].chips * chip_hours(fleet, fleet.pools[i])
 
 
 def _costs(offer: Offer, chips: int) -> tuple[float, float, float]:

@@ -11,8 +11,8 @@ import numpy as np
 
 from costsim.economics.allocation import PARTS, Usage, allocate
 from costsim.errors import InputError
-from costsim.planning.milp import Fleet, Offer, Pool, Relaxation, Solution, relaxation, solve
-from costsim.planning.plan_fleet import Problem, make_problem
+from costsim.planning.milp import Fleet, Offer, Relaxation, Solution, relaxation, solve
+from costsim.planning.plan_fleet import Problem, chip_hours, make_problem
 from costsim.planning.plan_options import PlanOptions
 
 if TYPE_CHECKING:
@@ -130,8 +130,9 @@ def runners_up(problem: Problem, found: Solution, options: PlanOptions) -> list[
 def _alone(fleet: Fleet, g: int, found: Solution, options: PlanOptions) -> RunnerUp:
     offer = fleet.offers[g]
     pools = [p for p in fleet.pools if p.offer == g]
-    best = max(pools, key=lambda p: max(p.capacity) / p.chips)
-    chosen = tuple(_best_for(pools, w) for w in range(fleet.demand.shape[0]))
+    able = [[p for p in pools if p.capacity[w] > 0] for w in range(fleet.demand.shape[0])]
+    chosen = [min(some, key=lambda p: chip_hours(fleet, p)) for some in able if some]
+    best = chosen[0]
     alone = replace(fleet, pools=tuple(dict.fromkeys(chosen)), budget_usd=np.inf)
     per_month = max(best.capacity) / best.chips
     try:
@@ -143,10 +144,6 @@ def _alone(fleet: Fleet, g: int, found: Solution, options: PlanOptions) -> Runne
         f"targets at ${_cheapest(offer):.2f}/h"
     )
     return RunnerUp(offer.name, best.name, usd, why)
-
-
-def _best_for(pools: Sequence[Pool], demand: int) -> Pool:
-    return max(pools, key=lambda p: p.capacity[demand] / p.chips)
 
 
 def _cheapest(offer: Offer) -> float:

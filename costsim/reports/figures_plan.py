@@ -1,0 +1,147 @@
+"""Figures of a plan: hour by hour, cost waterfall, tornado, break-even."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from matplotlib.figure import Figure
+
+    from costsim.economics.breakeven import Option
+    from costsim.planning.plan import Plan
+
+_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999", "#f0e442")
+
+
+def _figure(width: float = 9.0, height: float = 5.0, rows: int = 1, columns: int = 1) -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns)
+
+
+def hours_figure(plan: Plan) -> Figure:
+    """Return load and chips in service by hour, with what is committed."""
+    figure, (top, bottom) = _figure(9.0, 6.0, rows=2)
+    fleet = plan.problem.fleet
+    hours = np.arange(fleet.demand.shape[1])
+    for w, demand in enumerate(plan.problem.demands):
+        top.step(hours, fleet.demand[w], where="mid", label=demand.name, color=_COLOURS[w % 8])
+    top.set_ylabel("requests/s")
+    top.set_ylim(bottom=0)
+    top.legend(loc="upper left", fontsize=9)
+    top.set_title(f"Fleet by hour: ${plan.usd_per_month:,.0f} a month, "
+                  f"${1e3 * plan.usd_per_query:.4g} per 1,000 queries")  # fmt: skip
+    base = np.zeros(len(hours))
+    for at, (name, chips) in enumerate(plan.chips().items()):
+        bottom.bar(hours, chips, bottom=base, width=0.9, label=name, color=_COLOURS[at % 8])
+        base = base + chips
+    own = sum(plan.solution.committed.values())
+    if own:
+        bottom.axhline(own, color="black", linestyle="--", linewidth=1, label="committed")
+    bottom.set_ylabel("accelerators in service")
+    bottom.set_xlabel("hour of the week, from Monday" if len(hours) == 168 else "hour of the day")
+    bottom.set_ylim(top=max(1.0, 1.25 * max(base.max(), own)))
+    bottom.legend(loc="upper left", fontsize=9, ncols=3)
+    return figure  # type: ignore[no-any-return]
+
+
+_PART_NAMES = {
+    "input": "input tokens", "cached_input": "cached tokens", "output": "output tokens",
+    "idle": "idle headroom", "failures": "interruptions", "cold_starts": "cold starts",
+}  # fmt: skip
+
+
+def waterfall_figure(bill: Mapping[str, Any]) -> Figure:
+    """Return what the month's bill is for, part on part, up to the bill."""
+    figure, axes = _figure(8.0, 4.5)
+    parts = [(name, float(usd)) for name, usd in bill.items() if float(usd) > 0]
+    base = 0.0
+    for at, (_, usd) in enumerate(parts):
+        axes.bar(at, usd, bottom=base, color=_COLOURS[at % 8], width=0.7)
+        axes.text(at, base + usd, f"${usd:,.0f}", ha="center", va="bottom", fontsize=9)
+        base += usd
+    axes.bar(len(parts), base, color="#444444", width=0.7)
+    axes.text(len(parts), base, f"${base:,.0f}", ha="center", va="bottom", fontsize=9)
+    names = [_PART_NAMES.get(name, name) for name, _ in parts]
+    axes.set_xticks(range(len(parts) + 1), [*names, "bill"])
+    axes.set_ylabel("$ a month")
+    axes.set_ylim(0, 1.12 * max(base, 1e-9))
+    axes.set_title("What the bill is for")
+    return figure  # type: ignore[no-any-return]
+
+
+def tornado_figure(
+    indices: Mapping[str, tuple[float, float]], quantity: str = "$ per query"
+) -> Figure:
+    """Return Sobol indices as a tornado: what to measure next.
+
+    Args:
+        indices: first-order and total index by input.
+        quantity: whose variance it is.
+    """
+    figure, axes = _figure(8.0, 0.55 * len(indices) + 1.6)
+    names = sorted(indices, key=lambda n: indices[n][1])
+    places = np.arange(len(names))
+    axes.barh(places + 0.2, [indices[n][1] for n in names], 0.38, color=_COLOURS[0],
+              label="with interactions (total)")  # fmt: skip
+    axes.barh(places - 0.2, [max(indices[n][0], 0.0) for n in names], 0.38, color=_COLOURS[1],
+              label="alone (first order)")  # fmt: skip
+    axes.set_yticks(places, names)
+    axes.set_xlabel(f"share of the variance of {quantity} (Sobol index)")
+    axes.set_xlim(0, 1)
+    axes.legend(loc="lower right", fontsize=9)
+    axes.set_title("What to measure next")
+    return figure  # type: ignore[no-any-return]
+
+
+def break_even_figure(
+    options: Sequence[Option], queries_per_hour: float, utilisation: float, start: date,
+    years: float = 4.0,
+) -> Figure:
+    """Return cost per query against utilisation, and $ spent against time.
+
+    Args:
+        options: own, rent, API.
+        queries_per_hour: at full utilisation.
+        utilisation: mean, of the right-hand panel.
+        start: of spending.
+        years: of the right-hand panel.
+    """
+    from datetime import timedelta
+
+    figure, (left, right) = _figure(11.0, 4.8, columns=2)
+    use = np.linspace(0.02, 1.0, 200)
+    time = np.linspace(0.0, years, 200)
+    days = [start + timedelta(days=float(t) * 365.25) for t in time]
+    for at, option in enumerate(options):
+        colour = _COLOURS[at % 8]
+        left.plot(100 * use, 1e3 * option.usd_per_hour(use) / (queries_per_hour * use),
+                  label=option.name, color=colour)  # fmt: skip
+        right.plot(days, np.asarray(option.spent_usd(time, utilisation)) / 1e3, label=option.name,
+                   color=colour)  # fmt: skip
+    left.set_yscale("log")
+    left.set_xlabel("utilisation [%]")
+    left.set_ylabel("$ per 1,000 queries")
+    left.axvline(100 * utilisation, color="grey", linestyle=":", linewidth=1)
+    left.set_title("Cost of a query against utilisation")
+    right.set_ylabel("$ thousand spent")
+    right.set_title(f"Spent since the start, at {100 * utilisation:.0f} % utilisation")
+    right.tick_params(axis="x", rotation=30)
+    for axes in (left, right):
+        axes.legend(fontsize=9)
+        axes.grid(alpha=0.3)
+    return figure  # type: ignore[no-any-return]
+
+
+def plan_figures(plan: Plan) -> dict[str, Figure]:
+    """Return every figure of a plan by name."""
+    figures = {"hours": hours_figure(plan), "waterfall": waterfall_figure(plan.bill)}
+    if plan.uncertainty is not None and plan.uncertainty.sobol:
+        figures["tornado"] = tornado_figure(plan.uncertainty.sobol)
+    return figures

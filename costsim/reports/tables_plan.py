@@ -1,0 +1,118 @@
+"""Tables of a plan for the terminal."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.table import Table
+
+from costsim.planning.plan_json import pool_rows
+from costsim.planning.plan_worth import spend_by_offer
+
+if TYPE_CHECKING:
+    from costsim.planning.plan import Plan
+
+
+def plan_table(plan: Plan) -> Any:
+    """Return all tables of a plan, one under the other."""
+    parts: list[Any] = [_pools(plan), _money(plan)]
+    if plan.held:
+        parts.append(_held(plan))
+    if plan.runners_up:
+        parts.append(_runners_up(plan))
+    if plan.worth is not None:
+        parts.append(_worth(plan))
+    if plan.uncertainty is not None:
+        parts.append(_uncertainty(plan))
+    rows = pool_rows(plan)
+    parts += [f"start: {row['commands']['vllm']}" for row in rows]
+    parts += [f"note: {note}" for note in plan.notes]
+    return Group(*parts)
+
+
+def _pools(plan: Plan) -> Table:
+    table = Table(title="Plan", title_justify="left")
+    for name in ("replica", "chips", "serves", "requests/s each", "TTFT", "TPOT", "limit",
+                 "replicas", "of them spot"):  # fmt: skip
+        table.add_column(name, justify="left" if name in ("replica", "serves") else "right")
+    for row in pool_rows(plan):
+        low, high = row["min_replicas"], row["max_replicas"]
+        table.add_row(
+            row["pool"], str(row["chips_per_replica"]), ", ".join(row["serves"]),
+            f"{row['requests_per_s_per_replica']:.3g}", f"{1e3 * row['ttft_s']:.0f} ms",
+            f"{1e3 * row['tpot_s']:.1f} ms", row["bottleneck"],
+            str(low) if low == high else f"{low} to {high}", str(max(row["spot_by_hour"])),
+        )  # fmt: skip
+    return table
+
+
+def _money(plan: Plan) -> Table:
+    found = plan.solution
+    table = Table(title="Cost", title_justify="left", show_header=False)
+    table.add_row("a month", f"${plan.usd_per_month:,.2f}")
+    for name, usd in plan.usd_by_demand().items():
+        table.add_row(f"per 1,000 queries of {name}", f"${1e3 * usd:.4g}")
+    for name, terms in spend_by_offer(plan.problem.fleet, found).items():
+        for term, usd in terms.items():
+            chips = [n for (g, t), n in found.committed.items()
+                     if t == term and plan.problem.fleet.offers[g].name == name]  # fmt: skip
+            count = f"{chips[0]} chips, " if chips else ""
+            table.add_row(f"{name} {term}", f"{count}${usd:,.2f}")
+    for name, part in plan.bill.items():
+        if part:
+            table.add_row(f"for {name.replace('_', ' ')}", f"${part:,.2f}")
+    table.add_row("gap to the solver's bound", f"{100 * found.gap:.2f} %")
+    table.add_row("gap to the LP bound (fractions of replicas)", f"{100 * found.lp_gap:.1f} %")
+    table.add_row("operating points priced", f"{plan.problem.considered:,}")
+    return table
+
+
+def _held(plan: Plan) -> Table:
+    sure = f"{100 * plan.options.confidence:g} %"
+    table = Table(title=f"Simulated (round {plan.rounds})", title_justify="left")
+    for name in ("hour", "demand", "measure", "target", "found", f"below, {sure} sure", "holds"):
+        table.add_column(name, justify="left" if name in ("demand", "measure") else "right")
+    for row in plan.held:
+        table.add_row(str(row.hour), row.demand, row.measure, _ms(row.target_s), _ms(row.value_s),
+                      _ms(row.upper_s), "yes" if row.held else "NO")  # fmt: skip
+    return table
+
+
+def _runners_up(plan: Plan) -> Table:
+    table = Table(title="Runners-up, alone", title_justify="left")
+    for name in ("hardware", "best replica", "a month", "why it lost"):
+        table.add_column(name, justify="right" if name == "a month" else "left")
+    for row in plan.runners_up:
+        usd = "" if math.isnan(row.usd_per_month) else f"${row.usd_per_month:,.0f}"
+        table.add_row(row.hardware, row.name, usd, row.why)
+    return table
+
+
+def _worth(plan: Plan) -> Table:
+    worth = plan.worth
+    assert worth is not None
+    table = Table(title="What a little more is worth, $ a month", title_justify="left",
+                  show_header=False)  # fmt: skip
+    for name, usd in worth.chip_usd.items():
+        if usd > 0:
+            table.add_row(f"one more {name}", f"{usd:,.2f}")
+    table.add_row("10 ms of TTFT", f"{worth.ttft_10ms_usd:,.2f}")
+    table.add_row("1 ms of TPOT", f"{worth.tpot_1ms_usd:,.2f}")
+    for name, usd in worth.price_1_percent_usd.items():
+        table.add_row(f"1 % off the price of {name}", f"{usd:,.2f}")
+    if worth.power_usd_per_kw > 0:
+        table.add_row("one more kW", f"{worth.power_usd_per_kw:,.2f}")
+    return table
+
+
+def _uncertainty(plan: Plan) -> Table:
+    table = Table(title="How sure", title_justify="left", show_header=False)
+    for name, text in plan.uncertainty.lines():
+        table.add_row(name, text)
+    return table
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:,.1f} ms" if math.isfinite(seconds) else "none"
