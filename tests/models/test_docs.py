@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import wrap
 
 import pytest
 
 from costsim.files import write_atomically
 from costsim.models.count import active_parameters, kv_bytes_per_token, total_parameters
+from costsim.models.huggingface import READERS
 from costsim.models.loader import load_model
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"
@@ -30,7 +32,10 @@ def _table() -> str:
         "| name | model | total, 1e9 | active, 1e9 | KV KiB per token, bf16 | provenance |\n"
         "|---|---|---:|---:|---:|---|\n"
     )
-    return head + "\n".join(_row(path.stem) for path in sorted(LIBRARY.glob("*.toml"))) + "\n"
+    rows = "\n".join(_row(path.stem) for path in sorted(LIBRARY.glob("*.toml")))
+    kinds = ", ".join(f"`{kind}`" for kind in sorted(READERS, key=str.lower))
+    families = "\n".join(wrap(kinds, 99, break_long_words=False, break_on_hyphens=False))
+    return f"{head}{rows}\n\nDecoders with a reader, by `model_type`:\n\n{families}\n"
 
 
 @pytest.mark.golden

@@ -255,6 +255,20 @@ def test_unknown_methods_and_keys_are_said() -> None:
     assert any("sparsity_config" in line for line in model.ignored)
 
 
+def test_what_data_types_do_not_tell_apart_is_said() -> None:
+    small = {"weights": {"num_bits": 4, "type": "int", "group_size": 32}}
+    said = with_quantisation(
+        LLAMA, quant_method="compressed-tensors", config_groups={"a": small, "b": W8A8}
+    ).ignored
+    assert any("groups of 32" in line for line in said)
+    assert any("the first of 2" in line for line in said)
+    assert any(
+        "MXFP8" in line
+        for line in with_quantisation(LLAMA, quant_method="modelopt", quant_algo="MXFP8").ignored
+    )
+    assert not with_quantisation(LLAMA, quant_method="awq", bits=4, group_size=128).ignored
+
+
 def test_quantisation_file_beside_the_config(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**LLAMA, "torch_dtype": "float16"}))
     extra = {"quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}}

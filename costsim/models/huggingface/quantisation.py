@@ -97,6 +97,7 @@ def read_quantisation(
         f"quantization_config.{key}: not modelled"
         for key in sorted(set(block) - known) if block[key]
     ]
+    notes += _approximations(block)
     listed = block.get("quantized_layers") or {}
     if listed:
         types = _listed(types, listed, block, notes)
@@ -112,6 +113,27 @@ def _table(c: Config, block: Any) -> dict[str, Any]:
     if block is not None and not isinstance(block, dict):
         raise c.error(f"quantization_config must be a table, got {type(block).__name__}")
     return block or {}
+
+
+def _approximations(block: dict[str, Any]) -> list[str]:
+    """Return notes on what the data types of `costsim.dtypes` do not tell apart."""
+    notes = []
+    groups = block.get("config_groups")
+    groups = list(groups.values()) if isinstance(groups, dict) else []
+    if len(groups) > 1 and not block.get("quantized_layers"):
+        notes.append(f"quantization_config.config_groups: the first of {len(groups)} is taken")
+    weights = [g["weights"] for g in groups if isinstance(g, dict) and g.get("weights")]
+    sizes = {
+        each.get("group_size") for each in [*weights, {**block, "num_bits": block.get("bits")}]
+        if each.get("num_bits") == 4 and each.get("type", "int") == "int"
+    }
+    odd = sorted(size for size in sizes if isinstance(size, int) and size not in (-1, 128))
+    if odd:
+        notes.append(f"quantization_config: int4 in groups of {odd[0]} counted as groups of 128")
+    listed = block.get("quantized_layers") or {}
+    if any("MXFP8" in str(how) for how in [block.get("quant_algo"), *listed.values()]):
+        notes.append("quantization_config: MXFP8 counted as fp8, without its scale per 32 elements")
+    return notes
 
 
 def _plain_dtype(c: Config) -> str:
