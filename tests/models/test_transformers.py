@@ -147,6 +147,28 @@ OTHERS: dict[str, dict[str, Any]] = {
         },
     },
 }
+# further families of the common plan, told apart by traits: weights only
+TRAITS: dict[str, dict[str, Any]] = {
+    **{kind: {} for kind in (
+        "arcee", "granite", "smollm3", "exaone4", "olmo", "olmo3", "cohere", "cohere2",
+        "nemotron", "starcoder2", "stablelm",
+    )},
+    "ernie4_5": {"head_dim": 16},
+    "seed_oss": {"head_dim": 16, "attention_bias": True, "attention_out_bias": False},
+    "glm": {"head_dim": 16, "attention_bias": True},
+    "glm4": {"head_dim": 16, "attention_bias": True},
+    "olmoe": {"num_experts": 8, "num_experts_per_tok": 2},
+    "granitemoe": {"num_local_experts": 8, "num_experts_per_tok": 2},
+    "ernie4_5_moe": {
+        "moe_num_experts": 8, "moe_k": 2, "moe_intermediate_size": 96,
+        "moe_num_shared_experts": 1, "moe_layer_start_index": 1,
+    },
+    "granitemoehybrid": {
+        "mamba_n_heads": 16, "mamba_d_head": 16, "mamba_n_groups": 1, "mamba_d_state": 16,
+        "mamba_d_conv": 4, "mamba_expand": 2, "num_local_experts": 8, "num_experts_per_tok": 2,
+        "shared_intermediate_size": 64, "layer_types": ["mamba", "attention"] * 2,
+    },
+}
 
 
 def _skip_unless_known(kind: str) -> None:
@@ -179,9 +201,9 @@ def _case(kind: str, changes: dict[str, Any]) -> tuple[dict[str, Any], Model]:
     return table, read_table(table, kind)
 
 
-@pytest.mark.parametrize("kind", [*SOFTMAX, *OTHERS])
+@pytest.mark.parametrize("kind", [*SOFTMAX, *OTHERS, *TRAITS])
 def test_weights_are_exact(kind: str) -> None:
-    table, model = _case(kind, {**SOFTMAX, **OTHERS}[kind])
+    table, model = _case(kind, {**SOFTMAX, **OTHERS, **TRAITS}[kind])
     assert total_parameters(model) == _weights(_module(kind, table, "meta"))
 
 
