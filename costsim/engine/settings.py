@@ -27,7 +27,8 @@ class Routing:
     """How tokens spread over experts.
 
     Args:
-        kind: ``uniform``, ``power_law`` (p_i ∝ i^-alpha) or ``measured``.
+        kind: ``uniform``, ``power_law`` (p_i ∝ i^-alpha), ``measured`` or ``balanced`` (uniform
+            and without chance fluctuations).
         alpha: exponent of the power law.
         counts: measured tokens per expert.
         replicated_experts: extra copies of the hottest experts, over the whole layer.

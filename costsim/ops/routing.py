@@ -129,12 +129,15 @@ def expert_load(
         tokens: tokens entering the layer.
         top_k, experts: routing.
         ep: expert-parallel ranks (array).
-        kind, alpha, counts: as in `expert_probabilities`.
+        kind, alpha, counts: as in `expert_probabilities`; ``balanced`` is uniform routing
+            without its chance fluctuations, every rank having the mean load.
         replicas: extra copies of the hottest experts, which are then placed to balance the ranks;
             without them experts lie by number, whatever their popularity.
     """
     t, ranks = np.asarray(tokens, float), np.asarray(ep, float)
     local = experts / ranks
+    if kind == "balanced":
+        return _touched_on(local, top_k / experts, t), np.ones_like(t / ranks)
     noise = expected_maximum_load(t * top_k / ranks, ranks)
     # A token sends a rank no more pairs than it has experts.
     noise = np.clip(noise, 1.0, np.maximum(ranks * np.minimum(local / top_k, 1.0), 1.0))
