@@ -21,6 +21,7 @@ FLOOR = {
     **dict.fromkeys(["planning", "validation"], 7),
     "reports": 8,
     "cli": 9,
+    "__main__": 9,
 }
 # Packages that share a floor may not import one another, but for those said here.
 SAME_FLOOR_ALLOWED = {
