@@ -88,7 +88,10 @@ class Rank(Replica):
         self.group.wake(now)
 
     def interrupt(self, now: float) -> None:
-        self.group.interrupt(now)
+        self.group.interrupt(now, 1 if self.incoming else 0)
+
+    def _last_start(self, now: float) -> float:
+        return self.group.last_start()
 
 
 class Lockstep:
@@ -134,7 +137,8 @@ class Lockstep:
             self.ends = np.array([self.cost.step(loads)])
         elif working:
             most = 1
-            if self.leaps and not any(rank.preempted for rank in self.ranks):
+            held_up = any(rank.preempted or rank.incoming for rank in self.ranks)
+            if self.leaps and not held_up:
                 most = min(rank.longest_leap() for rank in working)
             self.ends = self._ends(loads, most)
         else:
@@ -160,8 +164,12 @@ class Lockstep:
         """Stop the common clock, as when the ranks fail."""
         self._set(0)
 
-    def interrupt(self, now: float) -> None:
-        """Cut the common leap short at the end of the step that is under way."""
+    def last_start(self) -> float:
+        """Return when the last step of the leap that ends began."""
+        return self.start + (float(self.ends[self.steps - 2]) if self.steps > 1 else 0.0)
+
+    def interrupt(self, now: float, more: int = 0) -> None:
+        """Cut the common leap short at the end of the step under way, or ``more`` steps later."""
         if not self.waking and self.steps > 1:
-            at = int(np.searchsorted(self.ends[: self.steps], now - self.start)) + 1
+            at = int(np.searchsorted(self.ends[: self.steps], now - self.start)) + 1 + more
             self._set(min(at, self.steps))

@@ -200,7 +200,9 @@ class ExpertProfileCost:
         experts: of a layer.
         top_k: experts of a token.
         ranks: that share the experts.
-        exchange_s: seconds of one layer's exchange of tokens between ranks, by tokens of all.
+        exchange_s: seconds of one layer's exchange, by tokens of all ranks where each has as
+            many; ranks with unequal tokens take as long as if all had the most, since each link
+            carries its own rank's tokens.
     """
 
     def __init__(
@@ -217,9 +219,9 @@ class ExpertProfileCost:
         self.rank, self.ranks, self.layers = rank, ranks, rank.profile.layers
         most = ranks * (len(rank.by_tokens) - 1)
         seconds = expert_times(rows, most, experts, top_k, ranks)
-        if exchange_s is not None:
-            seconds = seconds + exchange_s.table(most)
         self.experts_s = (self.layers * seconds / rank.speed).tolist()
+        exchanged = np.zeros(most + 1) if exchange_s is None else exchange_s.table(most)
+        self.exchange_s = (self.layers * exchanged / rank.speed).tolist()
 
     def step(self, loads: Sequence[Load]) -> float:
         """Return the time of a common step: the slowest rank, then all experts together."""
@@ -235,20 +237,25 @@ class ExpertProfileCost:
                     even += share * (most - even)
                 seconds += even
             slowest = max(slowest, seconds)
-        return slowest + float(self.experts_s[self._exchanged(loads)])
+        return slowest + self._together(loads)
 
     def _attention(self, batch: int, context: float, chunks: Sequence[Chunk]) -> float:
         if chunks:
             return self.rank.attention(batch, context, chunks)
         return self.rank.attention_line(batch).seconds(context)
 
-    def _exchanged(self, loads: Sequence[Load]) -> int:
-        """Return the tokens of all ranks: as many on each where a captured graph runs."""
+    def _together(self, loads: Sequence[Load]) -> float:
+        """Return the time of experts and exchange.
+
+        Where a captured graph runs, every rank is padded to the one with most tokens.
+        """
         tokens = [load[0] + sum(new for new, _ in load[2]) for load in loads]
-        widest = max(tokens)
+        widest = int(self.rank.padded[max(tokens)])
         if widest <= self.rank.largest_graph:
-            return self.ranks * int(self.rank.padded[widest])
-        return sum(max(1, count) for count in tokens)
+            gathered = self.ranks * widest
+        else:
+            gathered = sum(max(1, count) for count in tokens)
+        return float(self.experts_s[gathered] + self.exchange_s[self.ranks * widest])
 
     def leap(self, loads: Sequence[Load], steps: int) -> np.ndarray:
         """Return the times of decode steps of all ranks."""
@@ -260,8 +267,7 @@ class ExpertProfileCost:
                 most = line_seconds(line, batch * (longest + at))
                 share = rank.unequal(batch, 0)
                 times.append(rank.linear(batch, ()) + even + share * (most - even))
-        experts = self.experts_s[self._exchanged(loads)]
-        return np.asarray(np.max(times, axis=0) + experts)
+        return np.asarray(np.max(times, axis=0) + self._together(loads))
 
 
 def touched_experts(tokens: np.ndarray, experts: float, top_k: float) -> np.ndarray:
@@ -272,9 +278,9 @@ def touched_experts(tokens: np.ndarray, experts: float, top_k: float) -> np.ndar
 def expert_times(rows: np.ndarray, most: int, experts: int, top_k: int, ranks: int) -> np.ndarray:
     """Return the seconds of one rank's experts of a layer by the tokens of all ranks.
 
-    A rank holds E/ranks experts and gets top_k/ranks of each token's choices; the table has
-    kernels that gave top_k choices to each token, so that tokens of all ranks count as
-    tokens/ranks of the table's. Linear in the experts touched, and in the logarithm of tokens.
+    A rank holds E/ranks experts, but its kernels run over the rows of all gathered tokens, whether
+    their experts are its own or not (as LLMServingSim looks its table up). Linear in the experts
+    touched, and in the logarithm of tokens.
 
     Args:
         rows: tokens, experts touched, seconds.
@@ -282,17 +288,16 @@ def expert_times(rows: np.ndarray, most: int, experts: int, top_k: int, ranks: i
         experts, top_k, ranks: as in `ExpertProfileCost`.
     """
     tokens = np.arange(1, most + 1, dtype=float)
-    local = tokens / ranks
     touched = touched_experts(tokens, experts, top_k) / ranks
     counts = [c for c in np.unique(rows[:, 0]) if np.sum(rows[:, 0] == c) >= 2]
     found = np.array([_along_experts(rows[rows[:, 0] == count], touched) for count in counts])
     logs = np.log2(counts)
-    place = np.clip(np.log2(np.maximum(local, 1e-9)), logs[0], logs[-1])
+    place = np.clip(np.log2(tokens), logs[0], logs[-1])
     low = np.clip(np.searchsorted(logs, place, side="right") - 1, 0, len(logs) - 2)
     share = (place - logs[low]) / (logs[low + 1] - logs[low])
     at = np.arange(len(tokens))
     seconds = found[low, at] + share * (found[low + 1, at] - found[low, at])
-    seconds *= np.maximum(1.0, local / counts[-1])
+    seconds *= np.maximum(1.0, tokens / counts[-1])
     return np.concatenate([[0.0], seconds])
 
 

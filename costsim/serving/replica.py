@@ -76,6 +76,7 @@ class Replica:
         self.hash_blocks = max(1, hash_tokens // self.block_tokens)
         keeps = scheduler.prefix_cache and not self.reserves
         self.cache = PrefixCache(self.hash_blocks) if keeps else None
+        self.ahead = scheduler.ahead
         self.unequal = getattr(cost, "unequal", None)
         self.prioritised = scheduler.order == "priority"
         self.form = FORMS[scheduler.policy]
@@ -113,6 +114,8 @@ class Replica:
         self.shared: dict[int, list[int]] = {}
         self.remote: set[int] = set()
         self.ready: list[int] = []
+        self.incoming: list[tuple[float, int]] = []
+        self.formed = 0.0
         self.held: dict[int, int] = {}
         self.cancelled: list[int] = []
         self.leap = self.static_output = 0
@@ -124,10 +127,15 @@ class Replica:
         """Queue a request; ``remote`` where a prefill replica holds its cache."""
         if remote:
             self.remote.add(request)
+        self.requests.status[request] = WAITING
+        if self.ahead and self.end != NEVER:
+            self.incoming.append((now, request))
+            if self.leap > 1 and len(self.order) < self.max_seqs:
+                self.interrupt(now)
+            return
         waiting = self.waiting
         blocked = waiting.size > 0
         waiting.push(request)
-        self.requests.status[request] = WAITING
         if self.end == NEVER:
             self.begin(now)
         elif (
@@ -158,14 +166,22 @@ class Replica:
         elif request in self.held:
             self.free_blocks(request, self.held.pop(request))
         else:
-            self.waiting.drop(request)
-            self.remote.discard(request)
+            self._drop_waiting(request)
         self._nudge(now)
+
+    def _drop_waiting(self, request: int) -> None:
+        self.remote.discard(request)
+        kept = [entry for entry in self.incoming if entry[1] != request]
+        if len(kept) < len(self.incoming):
+            self.incoming = kept
+        else:
+            self.waiting.drop(request)
 
     def fail(self) -> list[int]:
         """Lose the machine and its cache; return the requests that were on it."""
         gone = set(self.cancelled)
         lost = [i for i in (*self.order, *self.waiting.members(), *self.held) if i not in gone]
+        lost += [request for _, request in self.incoming]
         if self.cache is not None:
             self.cache.clear()
         self.reset()
@@ -182,6 +198,8 @@ class Replica:
         """Form the next step: who decodes, and which prompt tokens are read."""
         if self.ready:
             self._join_ready()
+        if self.incoming:
+            self._let_in()
         self.preempted = False
         self.decodes = self.form(self, now)
 
@@ -198,11 +216,31 @@ class Replica:
             self.end = now + self._mixed(size, chunks)
         elif size:
             self.leap = self.longest_leap() if self.leaps and not self.preempted else 1
+            if self.incoming:
+                self.leap = 1
             self.end = now + self._line(size).total(batch.context, size, self.leap)
         else:
             self.leap, self.end = 0, NEVER
         if self.cache is not None:
             self.cache.shrink(self.free)
+
+    def _let_in(self) -> None:
+        """Queue the requests that had arrived when the step before this one started."""
+        kept = []
+        for entry in self.incoming:
+            if entry[0] <= self.formed:
+                self.waiting.push(entry[1])
+            else:
+                kept.append(entry)
+        self.incoming = kept
+
+    def _last_start(self, now: float) -> float:
+        """Return when the last step of the leap that ends now began."""
+        if self.leap <= 1:
+            return self.start
+        batch = self.batch
+        line = self._line(batch.size)
+        return self.start + line.total(batch.context, batch.size, self.leap - 1)
 
     def _mixed(self, size: int, chunks: list[Chunk]) -> float:
         if not size:
@@ -242,9 +280,13 @@ class Replica:
     def interrupt(self, now: float) -> None:
         """Cut the leap short at the end of the step that is under way."""
         batch = self.batch
-        steps, seconds = self._line(batch.size).steps_until(
+        line = self._line(batch.size)
+        steps, seconds = line.steps_until(
             batch.context, batch.size, self.leap, now - self.start
         )
+        if self.incoming and steps < self.leap:
+            steps += 1
+            seconds = line.total(batch.context, batch.size, steps)
         self.leap, self.end = steps, self.start + seconds
 
     def _nudge(self, now: float) -> None:
@@ -255,6 +297,8 @@ class Replica:
 
     def complete(self, now: float) -> None:
         """Account for the leap that ends now: tokens, blocks, who is done."""
+        if self.incoming:
+            self.formed = self._last_start(now)
         seconds, leap, batch = now - self.start, self.leap, self.batch
         self.leap = 0
         self.busy_s += seconds
@@ -409,4 +453,4 @@ class Replica:
     @property
     def outstanding(self) -> int:
         """Requests that wait or run here."""
-        return self.waiting.size + len(self.order)
+        return self.waiting.size + len(self.incoming) + len(self.order)

@@ -32,6 +32,8 @@ class Scheduler:
         order: ``fcfs`` or ``priority`` (lower first; the worst running request is preempted).
         prefix_cache: keep the blocks of finished requests and reuse them by hash.
         max_model_len: most prompt and output tokens of a request; 0 for what the cache holds.
+        ahead: the scheduler forms a step when the one before it starts (vLLM's asynchronous
+            scheduling), so that a request that arrives during a step misses the next one too.
         step_overhead_s: host time added to each step that is not hidden (async scheduling hides
             most of it).
         request_overhead_s: host time from arrival until the scheduler sees the request.
@@ -47,6 +49,7 @@ class Scheduler:
     order: str = "fcfs"
     prefix_cache: bool = False
     max_model_len: int = 0
+    ahead: bool = False
     step_overhead_s: float = 0.0
     request_overhead_s: float = 0.0
 

@@ -292,7 +292,7 @@ def replay(folder: Path, speed: float = 1.0) -> Replay:
         )
     spec = ReplicaSpec(
         cost, KV_TOKENS,
-        Scheduler(max_num_seqs=int(engine["max_num_seqs"]), max_num_batched_tokens=budget),
+        Scheduler(max_num_seqs=int(engine["max_num_seqs"]), max_num_batched_tokens=budget, ahead=True),
         ranks=ranks, lockstep=lockstep,
     )  # fmt: skip
     traffic = generated(run.arrival, run.prompt, run.output)
