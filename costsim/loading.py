@@ -69,7 +69,8 @@ def validate(schema: type[Validated], data: Any, where: str) -> Validated:
     try:
         return schema.model_validate(data)
     except ValidationError as error:
-        raise InputError(f"{where}: {_first_mistake(schema, error)}") from None
+        # keys of the user's may hold line breaks; the message is one line all the same
+        raise InputError(f"{where}: {' '.join(_first_mistake(schema, error).split())}") from None
 
 
 def _first_mistake(schema: type[BaseModel], error: Any) -> str:

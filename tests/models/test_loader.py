@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from costsim.errors import InputError
+from costsim.loading import validate
+from costsim.models.count import total_parameters
 from costsim.models.describe import describe
 from costsim.models.loader import aliases, list_models, load_model
+from costsim.models.schema import ModelTable
 from costsim.models.writer import import_model, save_model
 
 GOOD = """
@@ -134,3 +140,28 @@ def test_description_is_plain_data() -> None:
     assert "256 experts of 2048, top 8" in told["layers"][1]["ffn"]
     assert told["by_context"][-1]["kv_bytes"] == 70_272 * 131_072
     assert told["weight_bytes"]["experts"] < 660e9
+
+
+JUNK = st.one_of(
+    st.booleans(), st.integers(-5, 10**12), st.floats(), st.text(max_size=4),
+    st.lists(st.integers(), max_size=2), st.dictionaries(st.text(max_size=3), st.integers()),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(key=st.text(max_size=12), junk=JUNK, place=st.sampled_from(["top", "layer", "attention"]))
+def test_junk_in_a_table_gives_a_model_or_one_line(key: str, junk: object, place: str) -> None:
+    table = tomllib.loads(GOOD)
+    inner = {"top": table, "layer": table["layers"][0],
+             "attention": table["layers"][0]["attention"]}[place]
+    for name in {key, *list(inner)[:2]}:
+        changed = dict(inner)
+        inner[name] = junk
+        try:
+            model = validate(ModelTable, table, "junk.toml").build("junk")
+        except InputError as error:
+            assert "\n" not in str(error)
+        else:
+            assert total_parameters(model) >= 0
+        inner.clear()
+        inner.update(changed)

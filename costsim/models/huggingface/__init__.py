@@ -141,5 +141,5 @@ def _reader(kind: str, c: Config) -> Reader:
     if not missing:
         c.ignore(f"model_type {kind!r} is not known: read as a decoder like Llama")
         return lambda config: read_decoder(config, Traits())
-    error = unknown_name("model_type", kind, READERS)
+    error = unknown_name("model_type", " ".join(kind.split()), READERS)
     raise InputError(f"{c.where}: {error}; and the common keys {', '.join(missing)} are missing")
