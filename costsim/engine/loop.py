@@ -37,6 +37,8 @@ class StepCurve:
         alone_s: one chunk of a prompt in a step of its own.
         chunks: steps that a prompt is spread over.
         prompt_tokens: new tokens of a prompt.
+        clustering: share of the other requests' prompts that a prompt waits for besides.
+        frontend_s: outside the engine, in front of the first token.
     """
 
     requests: list[Any]
@@ -50,6 +52,8 @@ class StepCurve:
     alone_s: Any
     chunks: Any
     prompt_tokens: Any
+    clustering: float = 0.0
+    frontend_s: float = 0.0
 
     def decode(self, requests: Any) -> Any:
         """Return the decode step at a number of requests, linear between the knots."""
@@ -153,6 +157,10 @@ def _at(curve: StepCurve, decoding: Any, batch: Any, steps: Any, alone: bool) ->
     queue = own * busy / (2.0 * (1.0 - busy)) * (curve.prompt_tokens / room)
     queue = np.minimum(queue, (batch - 1.0) * curve.first_s * curve.chunks)
     waiting = np.minimum(1.0, np.maximum(batch - 1.0, 0.0)) * step + np.maximum(queue, 0.0)
+    if curve.clustering:
+        each = curve.full_s * curve.prompt_tokens / curve.full_tokens
+        waiting = waiting + curve.clustering * np.maximum(batch - 1.0, 0.0) * each
+    waiting = waiting + curve.frontend_s
     ttft = waiting + curve.chunks * own
     return LoopState(decoding, step, ttft, waiting, batch / (ttft + steps * step), extra / step,
                      mixed)

@@ -27,6 +27,9 @@ class Settings(BaseModel):
     prefix_hit_share: float | None = Field(None, ge=0, lt=1)
     prefill_interference: float | None = Field(None, ge=0)
     context_spread: float | None = Field(None, ge=1)
+    kernel_time_factor: float | None = Field(None, gt=0.1, le=10)
+    prompt_clustering: float | None = Field(None, ge=0, le=1)
+    frontend_s: float | None = Field(None, ge=0, le=10)
 
 
 class Preset(BaseModel):

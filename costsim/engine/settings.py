@@ -64,6 +64,12 @@ class EngineSettings:
         weight_offload_share, kv_offload_share: kept in host memory.
         context_spread: decode attention time over that of equal contexts (split-KV imbalance).
         kernel_launch_s: host time to start one kernel without CUDA graphs.
+        kernel_time_factor: time of kernels in the engine's captured graphs over that of the same
+            kernels measured one by one (dependent launches overlap, caches stay warm).
+        prompt_clustering: share of the other requests' prompts that a prompt finds in front of
+            it on average. 0: requests arrive independently; 0.5: all at once. Closed-loop
+            benchmarks with similar output lengths stay clustered.
+        frontend_s: from the client's request to the scheduler and back to its first token.
         memory_rule: what ``memory_utilization`` is a share of: ``total`` (vLLM: weights,
             activations and cache together within that share of the memory), ``static`` (SGLang:
             weights and cache within it, activations in the rest) or ``free`` (TensorRT-LLM: the
@@ -93,3 +99,6 @@ class EngineSettings:
     context_spread: float = 1.0
     kernel_launch_s: float = 5e-6
     memory_rule: str = "total"
+    kernel_time_factor: float = 1.0
+    prompt_clustering: float = 0.0
+    frontend_s: float = 0.0

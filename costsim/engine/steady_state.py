@@ -155,6 +155,8 @@ def _curve(
         full_s=np.maximum(full.seconds - base, 0.0) * stretch, full_tokens=many * prompt.chunk,
         budget_tokens=groups * prompt.budget, decode_tokens=float(width if together else 0),
         alone_s=alone.seconds, chunks=prompt.chunks, prompt_tokens=prompt.new,
+        clustering=deployment.settings.prompt_clustering,
+        frontend_s=deployment.settings.frontend_s,
     )
     return curve, decodes[-1], alone, first
 

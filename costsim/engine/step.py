@@ -79,6 +79,8 @@ def step_time(
     add_model(tally, on, tokens)
     add_adapters(tally, on, tokens)
     add_drafting(tally, on, tokens)
+    if settings.kernel_time_factor != 1.0:
+        tally.scale(settings.kernel_time_factor)
     if settings.overlap_communication:
         tally.overlap_network(settings.overlap_communication)
     _add_host_memory(tally, deployment, on, tokens)

@@ -91,6 +91,12 @@ class Tally:
         self.by_resource["network"] = wire * kept
         self.by_resource["host"] = self.by_resource["host"] - launches * (1.0 - kept)
 
+    def scale(self, factor: float) -> None:
+        """Multiply all times so far."""
+        for parts in (self.by_operator, self.by_resource, self.error):
+            for name in parts:
+                parts[name] = parts[name] * factor
+
     def merge(self, name: str, other: Tally) -> None:
         """Add another tally as one operator of this one."""
         self.by_operator[name] = self.by_operator.get(name, 0.0) + other.seconds
