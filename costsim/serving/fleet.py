@@ -430,6 +430,8 @@ class Fleet:
         """A decode replica has room: the cache goes over its link, after those before it."""
         link = replica.pool.link
         source = self.source[request]
+        if request not in source.held:
+            return  # The source has just failed, and is about to take this request back.
         amount = source.held[request] * source.spec.kv_bytes_per_token
         start = max(now, self.link_free.get(replica.index, 0.0))
         seconds = amount / link.bytes_per_s if link else 0.0

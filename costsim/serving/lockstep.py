@@ -87,8 +87,8 @@ class Rank(Replica):
     def wake(self, now: float) -> None:
         self.group.wake(now)
 
-    def interrupt(self, now: float) -> None:
-        self.group.interrupt(now, 1 if self.incoming else 0)
+    def interrupt(self, now: float, more: int = 0) -> None:
+        self.group.interrupt(now, more)
 
     def _last_start(self, now: float) -> float:
         return self.group.last_start()
@@ -126,6 +126,11 @@ class Lockstep:
         loads: list[Load] = []
         for rank in self.ranks:
             rank.prepare(now)
+        if not any(rank.taken or (rank.decodes and rank.batch.size) for rank in self.ranks):
+            for rank in self.ranks:
+                if rank.incoming:
+                    rank.formed = now
+                    rank.prepare(now)
         for rank in self.ranks:
             size = rank.batch.size if rank.decodes else 0
             chunks = [(new, rank.computed[request]) for request, new in rank.taken]

@@ -131,7 +131,7 @@ class Replica:
         if self.ahead and self.end != NEVER:
             self.incoming.append((now, request))
             if self.leap > 1 and len(self.order) < self.max_seqs:
-                self.interrupt(now)
+                self.interrupt(now, 1)
             return
         waiting = self.waiting
         blocked = waiting.size > 0
@@ -207,6 +207,11 @@ class Replica:
         """Form the next step, and leap over as many like it as nothing can interrupt."""
         self.prepare(now)
         batch, taken = self.batch, self.taken
+        if self.incoming and not taken and not (self.decodes and batch.size):
+            # Nothing runs: the engine need not wait for a step to end.
+            self.formed = now
+            self.prepare(now)
+            taken = self.taken
         size = batch.size if self.decodes else 0
         self.start = now
         if taken:
@@ -277,15 +282,15 @@ class Replica:
                 high = middle
         return low
 
-    def interrupt(self, now: float) -> None:
-        """Cut the leap short at the end of the step that is under way."""
+    def interrupt(self, now: float, more: int = 0) -> None:
+        """Cut the leap short at the end of the step under way, or ``more`` steps later."""
         batch = self.batch
         line = self._line(batch.size)
         steps, seconds = line.steps_until(
             batch.context, batch.size, self.leap, now - self.start
         )
-        if self.incoming and steps < self.leap:
-            steps += 1
+        if more and steps < self.leap:
+            steps += more
             seconds = line.total(batch.context, batch.size, steps)
         self.leap, self.end = steps, self.start + seconds
 
