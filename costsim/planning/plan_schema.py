@@ -131,7 +131,8 @@ def _options(keys: PlanTable) -> PlanOptions:
         interruptions_per_hour=keys.spot.interruptions_per_hour, replace_s=keys.spot.replace_s,
         cold_start_s=keys.cold_start_s, power_cap_w=keys.power_cap_w,
         budget_usd_per_month=keys.budget_usd_per_month, max_accelerators=keys.max_accelerators,
-        engine=keys.engine, prices={h.name: dict(h.prices) for h in keys.hardware if h.prices},
+        engine=keys.engine,
+        prices={h.name: {str(t): p for t, p in h.prices.items()} for h in keys.hardware},
         confidence=keys.confidence, replications=keys.replications, requests=keys.requests,
         disaggregated=keys.disaggregated, seed=keys.seed,
     )  # fmt: skip

@@ -29,16 +29,18 @@ def hours_figure(plan: Plan) -> Figure:
     """Return load and chips in service by hour, with what is committed."""
     figure, (top, bottom) = _figure(9.0, 6.0, rows=2)
     fleet = plan.problem.fleet
-    hours = np.arange(fleet.demand.shape[1])
+    hours = np.arange(max(fleet.demand.shape[1], 24))  # one rate holds all day
     for w, demand in enumerate(plan.problem.demands):
-        top.step(hours, fleet.demand[w], where="mid", label=demand.name, color=_COLOURS[w % 8])
+        top.step(hours, np.resize(fleet.demand[w], len(hours)), where="mid", label=demand.name,
+                 color=_COLOURS[w % 8])  # fmt: skip
     top.set_ylabel("requests/s")
     top.set_ylim(bottom=0)
     top.legend(loc="upper left", fontsize=9)
-    top.set_title(f"Fleet by hour: ${plan.usd_per_month:,.0f} a month, "
-                  f"${1e3 * plan.usd_per_query:.4g} per 1,000 queries")  # fmt: skip
+    top.set_title(rf"Fleet by hour: \${plan.usd_per_month:,.0f} a month, "
+                  rf"\${1e3 * plan.usd_per_query:.4g} per 1,000 queries")  # fmt: skip
     base = np.zeros(len(hours))
     for at, (name, chips) in enumerate(plan.chips().items()):
+        chips = np.resize(chips, len(hours))
         bottom.bar(hours, chips, bottom=base, width=0.9, label=name, color=_COLOURS[at % 8])
         base = base + chips
     own = sum(plan.solution.committed.values())
@@ -64,13 +66,13 @@ def waterfall_figure(bill: Mapping[str, Any]) -> Figure:
     base = 0.0
     for at, (_, usd) in enumerate(parts):
         axes.bar(at, usd, bottom=base, color=_COLOURS[at % 8], width=0.7)
-        axes.text(at, base + usd, f"${usd:,.0f}", ha="center", va="bottom", fontsize=9)
+        axes.text(at, base + usd, rf"\${usd:,.0f}", ha="center", va="bottom", fontsize=9)
         base += usd
     axes.bar(len(parts), base, color="#444444", width=0.7)
-    axes.text(len(parts), base, f"${base:,.0f}", ha="center", va="bottom", fontsize=9)
+    axes.text(len(parts), base, rf"\${base:,.0f}", ha="center", va="bottom", fontsize=9)
     names = [_PART_NAMES.get(name, name) for name, _ in parts]
     axes.set_xticks(range(len(parts) + 1), [*names, "bill"])
-    axes.set_ylabel("$ a month")
+    axes.set_ylabel(r"\$ a month")
     axes.set_ylim(0, 1.12 * max(base, 1e-9))
     axes.set_title("What the bill is for")
     return figure  # type: ignore[no-any-return]
@@ -93,7 +95,8 @@ def tornado_figure(
     axes.barh(places - 0.2, [max(indices[n][0], 0.0) for n in names], 0.38, color=_COLOURS[1],
               label="alone (first order)")  # fmt: skip
     axes.set_yticks(places, names)
-    axes.set_xlabel(f"share of the variance of {quantity} (Sobol index)")
+    quoted = quantity.replace("$", r"\$")
+    axes.set_xlabel(f"share of the variance of {quoted} (Sobol index)")
     axes.set_xlim(0, 1)
     axes.legend(loc="lower right", fontsize=9)
     axes.set_title("What to measure next")
@@ -127,10 +130,10 @@ def break_even_figure(
                    color=colour)  # fmt: skip
     left.set_yscale("log")
     left.set_xlabel("utilisation [%]")
-    left.set_ylabel("$ per 1,000 queries")
+    left.set_ylabel(r"\$ per 1,000 queries")
     left.axvline(100 * utilisation, color="grey", linestyle=":", linewidth=1)
     left.set_title("Cost of a query against utilisation")
-    right.set_ylabel("$ thousand spent")
+    right.set_ylabel(r"\$ thousand spent")
     right.set_title(f"Spent since the start, at {100 * utilisation:.0f} % utilisation")
     right.tick_params(axis="x", rotation=30)
     for axes in (left, right):
