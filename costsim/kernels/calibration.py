@@ -190,9 +190,8 @@ def _mismatch(operator: str, wanted: str, have: str) -> int:
     if wanted == have:
         return 0
     if operator == "linear_attention":
-        kind, phase = wanted.split(":")
-        other, other_phase = have.split(":")
-        return UNRELATED if phase != other_phase else 1
+        same_phase = wanted.split(":")[1] == have.split(":")[1]
+        return 1 if same_phase else UNRELATED
     ours, theirs = wanted.split(":"), have.split(":")
     if operator in ("gemm", "moe"):
         same_rate = rate_of(*ours) == rate_of(*theirs)

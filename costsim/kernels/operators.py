@@ -132,7 +132,9 @@ def _moe(s: Shape) -> tuple[Any, ...]:
     local = np.asarray(s["width"], float) / s.get("moe_tp", 1)
     # Rows of one expert may fall under one where few tokens meet many ranks.
     rows = np.log2(np.maximum(pairs / s["touched"], 0.125))
-    return rows, _log2(s["touched"]), _log2(s["hidden"]), _log2(local)
+    # Kernels that are handed all tokens pay for those of other ranks too: sorting, padding, sums.
+    others = _log2(s.get("ep", 1) / np.asarray(s.get("max_load", 1.0), float))
+    return rows, _log2(s["touched"]), _log2(s["hidden"]), _log2(local), others
 
 
 def _collective(s: Shape) -> tuple[Any, ...]:
@@ -154,5 +156,5 @@ FEATURES: dict[str, Callable[[Shape], tuple[Any, ...]]] = {
 NODES: dict[str, tuple[int, ...]] = {
     "gemm": (24, 14, 14), "attention_prefill": (16, 14, 7, 5), "attention_decode": (16, 17, 7, 5),
     "mla_prefill": (18, 12, 8), "mla_decode": (12, 17, 8), "linear_attention": (12, 14, 10),
-    "moe": (18, 10, 8, 8), "elementwise": (20,), **dict.fromkeys(COLLECTIVES, (23, 6)),
+    "moe": (10, 7, 6, 6, 4), "elementwise": (20,), **dict.fromkeys(COLLECTIVES, (23, 6)),
 }

@@ -12,7 +12,7 @@ from costsim import library
 from costsim.errors import InputError
 from costsim.files import write_atomically
 from costsim.kernels.calibration import Calibration, Surface
-from costsim.kernels.correction import decode, encode
+from costsim.kernels.correction import STEP, decode, encode
 from costsim.kernels.efficiency import Efficiency
 from costsim.loading import read_json
 
@@ -25,19 +25,45 @@ def shipped_calibrations() -> list[str]:
     return library.names(FOLDER, (".json",))
 
 
+LARGEST_BYTES = 198_000
+
+
 def write_calibration(calibration: Calibration, path: Path | str) -> Path:
-    """Write a calibration; `read_calibration` gives it back (corrections to within a step)."""
+    """Write a calibration; `read_calibration` gives it back (corrections to within a step).
+
+    Steps are a small part of each surface's own error, coarser where the file would otherwise
+    pass `LARGEST_BYTES`.
+    """
+    coarseness, text = 1.0, _text(calibration, 1.0)
+    while len(text) > LARGEST_BYTES and coarseness < 8.0:
+        coarseness *= 1.25
+        text = _text(calibration, coarseness)
+    return write_atomically(path, text)
+
+
+# A step of a correction, as a share of the surface's log error.
+STEP_SHARE = 0.12
+
+
+def _text(calibration: Calibration, coarseness: float) -> str:
     surfaces = [
         {"operator": key[0], "variant": key[1], "engine": key[2],
          "efficiency": {k: float(f"{v:.5g}") for k, v in asdict(surface.efficiency).items()},
-         "correction": None if surface.correction is None else encode(surface.correction),
+         "correction": _packed(surface, coarseness),
          "rows": surface.rows, "about": dict(surface.about)}
         for key, surface in sorted(calibration.surfaces.items())]
     lines = ",\n".join(json.dumps(s, separators=(",", ":")) for s in surfaces)
     head = json.dumps({"format": FORMAT, "name": calibration.name,
                        "provenance": calibration.provenance, "about": dict(calibration.about)},
                       indent=1)
-    return write_atomically(path, f'{head[:-2]},\n "surfaces": [\n{lines}\n]}}\n')
+    return f'{head[:-2]},\n "surfaces": [\n{lines}\n]}}\n'
+
+
+def _packed(surface: Surface, coarseness: float) -> dict[str, Any] | None:
+    if surface.correction is None:
+        return None
+    step = max(STEP, STEP_SHARE * surface.efficiency.log_error) * coarseness
+    return encode(surface.correction, round(step, 4))
 
 
 def read_calibration(name: str | Path) -> Calibration:

@@ -76,8 +76,9 @@ def _tables(folder: Path) -> Iterator[KernelTable]:
             continue
         columns = _columns(path)
         family, backend, version = path.parts[-4], path.parts[-3], path.parts[-2]
-        about = {"device": str(columns.get("device", [""])[0]), "software": backend, "version": version,
-                 "source": f"aiconfigurator-core {folder.name}/{family}/{backend}/{version}"}
+        about = {"device": str(columns.get("device", [""])[0]), "software": backend,
+                 "version": version, "source": (
+                     f"aiconfigurator-core {folder.name}/{family}/{backend}/{version}")}
         for operator, shape, latency in reader(columns):
             table = make_table(operator, shape, latency, **about)
             yield merge_duplicates(table.select(np.flatnonzero(table.latency_s > 0)))
@@ -112,9 +113,15 @@ def _gemm(c: Columns) -> Found:
                    "activation": activations[known]}, c["latency"] * 1e-3
 
 
+def _window(c: Columns, seen: Any) -> Any:
+    """Return the window where it is shorter than the sequence, else 0."""
+    window = c.get("window_size", np.zeros(len(seen)))
+    return np.where(window < seen, window, 0)
+
+
 def _attention_prefill(c: Columns) -> Found:
     c = _pick(c, c["beam_width"] == 1)
-    window = np.where(c["window_size"] < c["isl"] + c["step"], c["window_size"], 0)
+    window = _window(c, c["isl"] + c["step"])
     yield "attention_prefill", {
         "batch": c["batch_size"], "new_tokens": c["isl"], "context": c["step"],
         "heads": c["num_heads"], "kv_heads": c["num_key_value_heads"], "head_dim": c["head_dim"],
@@ -125,7 +132,7 @@ def _attention_prefill(c: Columns) -> Found:
 def _attention_decode(c: Columns) -> Found:
     c = _pick(c, c["beam_width"] == 1)
     seen = c["step"] + c["isl"]
-    window = np.where(c["window_size"] < seen, c["window_size"], 0)
+    window = _window(c, seen)
     yield "attention_decode", {
         "batch": c["batch_size"], "context": seen, "heads": c["num_heads"],
         "kv_heads": c["num_key_value_heads"], "head_dim": c["head_dim"],

@@ -1,0 +1,143 @@
+"""Makes the calibrations that ship, from the silicon tables: ``costsim calibrate --from silicon``.
+
+For every kernel (operator and data types) and every engine the newest version is taken that
+measured it widely; older versions serve as held-out data. Kernels timed with the host in the way
+(a floor of tens of microseconds that a captured graph does not have) are left out where another
+engine timed the same kernel without.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from costsim.errors import unknown_name
+from costsim.hardware.accelerator import Hardware
+from costsim.hardware.loader import load_hardware
+from costsim.kernels.calibration import Calibration, Key, Surface
+from costsim.kernels.fit import (
+    FEWEST,
+    Kernel,
+    error_figures,
+    fit_with_error,
+    kernels,
+    log_errors,
+    reference_rates,
+)
+from costsim.kernels.readers.silicon import read_silicon
+from costsim.kernels.store import write_calibration
+
+# System of the tables → (name of the calibration, hardware profile).
+SYSTEMS: dict[str, tuple[str, str]] = {
+    "a100_sxm": ("a100_sxm", "a100_sxm_80gb"),
+    "h100_sxm": ("h100_sxm", "h100_sxm"),
+    "h200_sxm": ("h200_sxm", "h200_sxm"),
+    "b200_sxm": ("b200_sxm", "b200_sxm"),
+    "b300_sxm": ("b300_sxm", "b300_sxm"),
+    "gb200": ("gb200", "gb200_nvl72"),
+    "gb300": ("gb300", "gb300_nvl72"),
+    "l40s": ("l40s", "l40s"),
+    "rtx_pro_6000_server": ("rtx_pro_6000", "rtx_pro_6000"),
+}
+# A newer version counts if it measured at least this share of what the widest one did.
+WIDE_ENOUGH = 0.3
+# A single kernel whose shortest call takes longer than this, and several times what another
+# engine's takes, was timed with the host.
+HOST_FLOOR_S = 15e-6
+HOST_FLOOR_RATIO = 3.0
+
+Progress = Callable[[str, int, int], None]
+
+
+def build(
+    system: str, output: Path | str | None = None, progress: Progress | None = None
+) -> Calibration:
+    """Fit the calibration of a system of the silicon tables and write it where asked.
+
+    Args:
+        system: a key of `SYSTEMS`.
+        output: file or folder to write to; not written if None.
+        progress: called with the kernel, its number and their count.
+
+    Raises:
+        InputError: an unknown system, or the extra ``silicon`` is not installed.
+    """
+    if system not in SYSTEMS:
+        raise unknown_name("system", system, SYSTEMS)
+    name, profile = SYSTEMS[system]
+    hardware = load_hardware(profile)
+    everything = [k for t in read_silicon(system) for k in kernels(t)]
+    chosen = choose_versions(everything)
+    surfaces: dict[Key, Surface] = {}
+    for number, kernel in enumerate(chosen):
+        if progress:
+            progress(f"{kernel.operator} {kernel.variant} {kernel.engine}", number, len(chosen))
+        key = (kernel.operator, kernel.variant, kernel.engine)
+        surfaces[key] = fit_with_error(kernel, hardware, blocks=True)
+        newest = surfaces[key]
+        surfaces[key] = replace(newest, about={
+            **newest.about, **_versions(newest, kernel, everything, hardware)})
+    surfaces, dropped = without_host_bound(surfaces)
+    about: dict[str, Any] = {
+        **reference_rates(hardware), "made": datetime.date.today().isoformat(),
+        "command": f"costsim calibrate --from silicon --system {system}",
+        "source": "aiconfigurator-core (Apache-2.0)", "left_out": dropped}
+    found = Calibration(name, f"calibrated: {name} from aiconfigurator-core", surfaces,
+                        about=about)
+    if output is not None:
+        path = Path(output)
+        write_calibration(found, path / f"{name}.json" if path.is_dir() else path)
+    return found
+
+
+def _versions(
+    surface: Surface, kernel: Kernel, everything: Sequence[Kernel], hardware: Hardware
+) -> dict[str, Any]:
+    """Return how the surface of one software version does on the rows of the others."""
+    key = (kernel.operator, kernel.variant, kernel.engine)
+    others = [k for k in everything if (k.operator, k.variant, k.engine) == key
+              and k.table.version != kernel.table.version and len(k.latency_s) >= FEWEST]
+    figures = {k.table.version: error_figures(log_errors(surface, k, hardware)) for k in others}
+    return {"other_versions": figures} if figures else {}
+
+
+def choose_versions(found: Sequence[Kernel]) -> list[Kernel]:
+    """Return one kernel for each operator, variant and engine: its newest wide measurement."""
+    groups: dict[Key, list[Kernel]] = {}
+    for kernel in found:
+        if len(kernel.latency_s) >= FEWEST:
+            key = (kernel.operator, kernel.variant, kernel.engine)
+            groups.setdefault(key, []).append(kernel)
+    return [_newest_wide(group) for _, group in sorted(groups.items())]
+
+
+def _newest_wide(group: Sequence[Kernel]) -> Kernel:
+    most = max(len(k.latency_s) for k in group)
+    wide = [k for k in group if len(k.latency_s) >= WIDE_ENOUGH * most]
+    return max(wide, key=lambda k: version_key(k.table.version))
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """Return a key that sorts versions: 0.5.9 < 0.5.14, 1.0 < 1.3rc10 < 1.3rc20."""
+    return tuple(int(part) for part in re.findall(r"\d+", version))
+
+
+def without_host_bound(
+    surfaces: dict[Key, Surface],
+) -> tuple[dict[Key, Surface], list[str]]:
+    """Return the surfaces without those timed with the host in the way, and those left out."""
+    dropped = []
+    for operator, kernel, engine in surfaces:
+        if operator != "gemm":
+            continue
+        launch = surfaces[operator, kernel, engine].efficiency.launch_s
+        others = [s.efficiency.launch_s for k, s in surfaces.items()
+                  if k[:2] == (operator, kernel) and k[2] != engine]
+        if launch > HOST_FLOOR_S and others and launch > HOST_FLOOR_RATIO * min(others):
+            dropped.append((operator, kernel, engine))
+    kept = {k: s for k, s in surfaces.items() if k not in dropped}
+    return kept, [" ".join(k) for k in dropped]

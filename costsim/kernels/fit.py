@@ -1,0 +1,285 @@
+"""Fits calibrations to kernel tables: few physical parameters, then a correction, then an error.
+
+The parameters of the smooth roofline (share of peak, share of bandwidth, bytes at half bandwidth,
+launch, ridge) are fitted to log residuals with a soft-L1 loss; what remains goes into a smoothed
+grid in log2 space. The error is the one that held-out rows show, scaled so that ±1.645 of it holds
+90 % of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from costsim.hardware.accelerator import Hardware
+from costsim.kernels.calibration import Calibration, Key, Surface, corrected, inside_latency
+from costsim.kernels.correction import fit_correction
+from costsim.kernels.efficiency import COLLECTIVES, GENERIC, Efficiency, Latency, roofline_latency
+from costsim.kernels.operators import (
+    FEATURES,
+    NODES,
+    completed,
+    operator_work,
+    rate_key,
+    variant,
+)
+from costsim.kernels.table import KernelTable
+
+Array = NDArray[np.float64]
+
+# Two-sided 90 % of a normal distribution.
+NINETY = 1.6449
+# Below so many rows a grid would only copy them; the physics' few parameters are all there is.
+FEWEST_FOR_CORRECTION = 12
+FEWEST = 6
+# Rows that the physical parameters are fitted on: more do not move five parameters.
+PHYSICS_ROWS = 3000
+# A fit is never surer than this: clocks, temperature and drivers differ between machines.
+LEAST_LOG_ERROR = 0.02
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Rows of one kernel (an operator with its data types), ready to be fitted.
+
+    Args:
+        operator, variant, engine: which kernel.
+        shape: arguments of the operator; data types are plain strings.
+        latency_s: measured.
+        table: where the rows come from.
+    """
+
+    operator: str
+    variant: str
+    engine: str
+    shape: Mapping[str, Any]
+    latency_s: Array
+    table: KernelTable
+
+    def select(self, rows: Any) -> Kernel:
+        """Return the kernel with some of its rows."""
+        shape = {k: v[rows] if isinstance(v, np.ndarray) else v for k, v in self.shape.items()}
+        return replace(self, shape=shape, latency_s=self.latency_s[rows],
+                       table=self.table.select(rows))
+
+
+def kernels(table: KernelTable, engine: str | None = None) -> Iterator[Kernel]:
+    """Yield the kernels of a table, by data types, kind and phase.
+
+    Args:
+        table: measured rows.
+        engine: name to file them under; the table's software if None.
+    """
+    engine = table.software if engine is None else engine
+    for rows, texts in _by_text(table):
+        numbers = {k: v[rows] for k, v in table.shape.items() if v.dtype.kind == "f"}
+        shape: dict[str, Any] = {**numbers, **texts}
+        if np.isnan(shape.get("touched", 0.0)).all():
+            shape.pop("touched", None)
+        shape = dict(completed(table.operator, shape))
+        part = table.select(rows)
+        yield Kernel(table.operator, variant(table.operator, shape), engine, shape,
+                     part.latency_s, part)
+
+
+def _by_text(table: KernelTable) -> Iterator[tuple[Any, dict[str, str]]]:
+    names = [n for n, c in table.shape.items() if c.dtype.kind != "f"]
+    codes = np.zeros(len(table), np.intp)
+    for name in names:
+        codes = codes * 64 + np.unique(table.shape[name], return_inverse=True)[1]
+    if table.operator == "linear_attention":
+        codes = codes * 2 + (table.shape["new_tokens"] <= 8)
+    for code in np.unique(codes):
+        rows = np.flatnonzero(codes == code)
+        yield rows, {n: str(table.shape[n][rows[0]]) for n in names}
+
+
+def physics(kernel: Kernel, hardware: Hardware) -> Any:
+    """Return a function from efficiencies to the physics' latency of a kernel's rows."""
+    if kernel.operator in COLLECTIVES:
+        return lambda e: inside_latency(kernel.operator, hardware, kernel.shape, e)
+    done = operator_work(kernel.operator, kernel.shape)
+    peak = hardware.peak(rate_key(kernel.operator, kernel.shape))
+    bandwidth, units = hardware.memory_bandwidth_bytes_per_s, hardware.compute_units
+    return lambda e: roofline_latency(done, peak, bandwidth, units, e)
+
+
+_NAMES = ("compute", "memory", "half_bytes", "launch_s", "ridge")
+_LOW = np.log([0.01, 0.02, 1e3, 2e-7, 1.0])
+_HIGH = np.log([1.1, 1.5, 1e9, 1e-3, 8.0])
+
+
+def fit_efficiency(kernel: Kernel, hardware: Hardware, seed: int = 0) -> Efficiency:
+    """Return the physical parameters that fit a kernel's rows best, robustly."""
+    from scipy.optimize import least_squares
+
+    few = kernel.select(_some(len(kernel.latency_s), PHYSICS_ROWS, seed))
+    seconds, target = physics(few, hardware), np.log(few.latency_s)
+    generic = GENERIC[kernel.operator]
+    # The fastest rows are nearly all launch.
+    launch = 0.8 * float(np.quantile(few.latency_s, 0.01))
+    start = replace(generic, launch_s=max(launch, 3e-7))
+
+    def residual(x: Array) -> Any:
+        return np.log(seconds(_efficiency(start, x)).seconds) - target
+
+    x0 = np.clip(np.log([getattr(start, n) for n in _NAMES]), _LOW + 1e-6, _HIGH - 1e-6)
+    found = least_squares(residual, x0, bounds=(_LOW, _HIGH), loss="soft_l1", f_scale=0.1,
+                          max_nfev=60)
+    return _efficiency(start, found.x)
+
+
+def _efficiency(base: Efficiency, x: Array) -> Efficiency:
+    return replace(base, **{n: float(v) for n, v in zip(_NAMES, np.exp(x), strict=True)})
+
+
+def _some(rows: int, most: int, seed: int) -> Any:
+    if rows <= most:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+
+
+def features(kernel: Kernel) -> list[Array]:
+    """Return the log2 features of a kernel's rows, one array each."""
+    rows = len(kernel.latency_s)
+    return [np.broadcast_to(np.asarray(f, float), rows)
+            for f in FEATURES[kernel.operator](kernel.shape)]
+
+
+def fit_surface(kernel: Kernel, hardware: Hardware) -> Surface:
+    """Return the surface of a kernel: physics and, where rows suffice, the correction."""
+    efficiency = fit_efficiency(kernel, hardware)
+    rows = len(kernel.latency_s)
+    if rows < FEWEST_FOR_CORRECTION or kernel.operator not in FEATURES:
+        return Surface(efficiency, None, rows)
+    residual = np.log(kernel.latency_s / physics(kernel, hardware)(efficiency).seconds)
+    grid = fit_correction(features(kernel), residual, NODES[kernel.operator])
+    return Surface(efficiency, grid, rows)
+
+
+def predict(surface: Surface, kernel: Kernel, hardware: Hardware) -> Latency:
+    """Return the latency of a kernel's rows under a surface."""
+    found = physics(kernel, hardware)(surface.efficiency)
+    return corrected(found, surface, kernel.operator, kernel.shape, 1.0)
+
+
+def log_errors(surface: Surface, kernel: Kernel, hardware: Hardware) -> Array:
+    """Return log(measured / predicted) of a kernel's rows."""
+    return np.log(kernel.latency_s / predict(surface, kernel, hardware).seconds)
+
+
+def error_figures(errors: Array) -> dict[str, float]:
+    """Return median, 90th percentile and signed bias of log errors, as shares."""
+    if len(errors) == 0:
+        return {}
+    size = np.expm1(np.abs(errors))
+    return {"rows": len(errors), "median": float(f"{np.median(size):.4g}"),
+            "p90": float(f"{np.quantile(size, 0.9):.4g}"),
+            "bias": float(f"{np.expm1(np.median(errors)):.4g}")}
+
+
+def random_errors(kernel: Kernel, hardware: Hardware, seed: int = 1) -> Array:
+    """Return log(measured / predicted) of a random fifth of the rows, by a fit of the others."""
+    rows = len(kernel.latency_s)
+    order = np.random.default_rng(seed).permutation(rows)
+    cut = max(rows // 5, 1)
+    held, kept = kernel.select(np.sort(order[:cut])), kernel.select(np.sort(order[cut:]))
+    errors = log_errors(fit_surface(kept, hardware), held, hardware)
+    return errors[np.random.default_rng(seed).permutation(len(errors))]
+
+
+def ninety(errors: Array) -> float:
+    """Return the log error whose ±1.645 multiple holds 90 % of some errors."""
+    return max(float(np.quantile(np.abs(errors), 0.9)) / NINETY, LEAST_LOG_ERROR)
+
+
+def coverage(errors: Array, log_error: Any) -> float:
+    """Return the share of errors within the 90 % interval."""
+    return round(float(np.mean(np.abs(errors) <= NINETY * np.asarray(log_error))), 3)
+
+
+def fit_with_error(kernel: Kernel, hardware: Hardware, blocks: bool = False) -> Surface:
+    """Return the surface of all rows, with the error that rows show which a fit did not see.
+
+    Half of the held-out rows set the error, the other half tell how many of them it covers.
+
+    Args:
+        kernel: measured rows.
+        hardware: they were measured on.
+        blocks: hold out whole ranges too (see `costsim.kernels.holdout`): they are missed by more
+            than random rows, so the error is set on as many of them as of random ones.
+    """
+    surface = fit_surface(kernel, hardware)
+    if len(kernel.latency_s) < 2 * FEWEST:
+        generic = GENERIC[kernel.operator].log_error
+        return replace(surface, efficiency=replace(surface.efficiency, log_error=generic))
+    errors = random_errors(kernel, hardware)
+    half = max(len(errors) // 2, 1)
+    setting, counted = errors[:half], errors[half:]
+    about: dict[str, Any] = {
+        "held_out": error_figures(errors), "software": kernel.table.software,
+        "version": kernel.table.version, "source": kernel.table.source}
+    if blocks:
+        from costsim.kernels.holdout import block_errors
+
+        ours, theirs, figures = block_errors(kernel, hardware, ninety(setting))
+        setting = np.concatenate([np.resize(setting, max(len(ours), half)), ours])
+        about["blocks"] = figures
+        if len(theirs):
+            about["coverage_blocks"] = coverage(theirs, ninety(setting))
+    spread = ninety(setting)
+    if len(counted):
+        about["coverage"] = coverage(counted, spread)
+    return replace(surface, efficiency=replace(surface.efficiency, log_error=spread), about=about)
+
+
+def fit(
+    tables: Iterable[KernelTable], hardware: Hardware, name: str = "", engine: str | None = None,
+    about: Mapping[str, Any] | None = None, blocks: bool = False,
+) -> Calibration:
+    """Return the calibration of an accelerator from kernel tables.
+
+    Args:
+        tables: measured rows; of one kernel measured more than once the last table counts.
+        hardware: the accelerator they were measured on; efficiencies are relative to its rates.
+        name: of the calibration; the hardware's if empty.
+        engine: to file all kernels under, such as ``""`` for one's own measurements; by default
+            the software that each table names.
+        about: provenance to keep with it.
+        blocks: hold out blocks too, not only random rows (slower).
+    """
+    surfaces: dict[Key, Surface] = {}
+    for kernel in _joined(k for t in tables for k in kernels(t, engine)):
+        if len(kernel.latency_s) >= FEWEST:
+            key = (kernel.operator, kernel.variant, kernel.engine)
+            surfaces[key] = fit_with_error(kernel, hardware, blocks)
+    name = name or hardware.name
+    return Calibration(name, f"calibrated: {name}", surfaces,
+                       about={**reference_rates(hardware), **(about or {})})
+
+
+def overlaid(base: Calibration, own: Calibration) -> Calibration:
+    """Return one's own calibration, with what it lacks taken from another of the same device."""
+    return replace(own, surfaces={**base.surfaces, **own.surfaces},
+                   about={**own.about, "rest_from": base.name})
+
+
+def _joined(found: Iterable[Kernel]) -> Sequence[Kernel]:
+    """Return the kernels, the last of each key."""
+    last: dict[Key, Kernel] = {}
+    for kernel in found:
+        last[kernel.operator, kernel.variant, kernel.engine] = kernel
+    return list(last.values())
+
+
+def reference_rates(hardware: Hardware) -> dict[str, Any]:
+    """Return the rates that efficiencies were fitted against, to be kept with them."""
+    return {"hardware": hardware.name, "rates": {
+        "peak_flop_per_s": {k: float(v) for k, v in hardware.peak_flop_per_s.items()},
+        "memory_bandwidth_bytes_per_s": float(hardware.memory_bandwidth_bytes_per_s),
+        "scale_up_bytes_per_s": float(hardware.scale_up.bandwidth_bytes_per_s),
+        "compute_units": float(hardware.compute_units)}}
