@@ -23,8 +23,8 @@ from costsim.hardware.accelerator import Hardware
 from costsim.kernels.calibration import Calibration
 from costsim.models.architecture import Model
 
-# Batches tried: powers of the square root of two, as whole numbers.
-BATCHES = np.unique(np.round(2.0 ** (np.arange(0, 25) / 2.0))).astype(int)
+# Batches tried: powers of the fourth root of two, as whole numbers.
+BATCHES = np.unique(np.round(2.0 ** (np.arange(0, 49) / 4.0))).astype(int)
 _MOST_TP, _MOST_PP = 64, 16
 
 
@@ -166,7 +166,7 @@ def search(
         ttft_s, tpot_s: targets.
         precisions: data types to try; None: `precisions_for` each hardware.
         settings: engine; None: generic.
-        batches: requests in flight to try; None: powers of √2 up to 4096.
+        batches: requests in flight to try; None: powers of the fourth root of 2 up to 4096.
         calibration: of the kernels; None: each hardware's own.
 
     Raises:

@@ -1,0 +1,270 @@
+"""Side by side with AIConfigurator: the same search by both, one line a case.
+
+    pip install "costsim[silicon]"
+    python benchmarks/peers/aiconfigurator.py
+    python benchmarks/peers/aiconfigurator.py --case qwen3-32b --json peers.json
+
+AIConfigurator (package aiconfigurator-core, Apache-2.0, NVIDIA) interpolates measured kernel
+tables and sweeps batch and context tokens for one layout at a time
+(``find_best_agg_result_under_constraints``); the loop over layouts around it is written here as
+its own command line does it. Ours prices every layout, precision and batch in one call. Both use
+vLLM's kernel tables, the same prompts and targets, and one weight and cache type a case.
+
+Where the measured serving points of that package hold the same model, accelerator and lengths
+(rows for fitting only: even checksum), ``judge`` says how far each is from the measurements.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from costsim.engine.layout import Layout
+from costsim.engine.precision import Precision
+from costsim.engine.presets import load_settings
+from costsim.engine.search import Found, search
+from costsim.errors import InputError
+from costsim.hardware.loader import load_hardware
+from costsim.models.loader import load_model
+
+ENGINE = "vllm"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One search: model, accelerators, lengths, targets, data type of weights."""
+
+    model: str
+    theirs: str
+    system: str
+    hardware: str
+    accelerators: int
+    isl: int
+    osl: int
+    ttft_s: float
+    tpot_s: float
+    weights: str
+    kv: str = "bf16"
+
+
+LLAMA8, LLAMA70, LLAMA405 = (f"meta-llama/Meta-Llama-3.1-{n}B" for n in (8, 70, 405))
+CASES = (
+    Case("llama-3.1-8b", LLAMA8, "h100_sxm", "h100_sxm", 2, 1024, 1024, 0.5, 0.02, "bf16"),
+    Case("llama-3.1-8b", LLAMA8, "l40s", "l40s", 2, 1024, 256, 1.0, 0.05, "bf16"),
+    Case("llama-3.1-70b", LLAMA70, "h100_sxm", "h100_sxm", 8, 1024, 1024, 1.0, 0.03, "fp8", "fp8"),
+    Case("llama-3.1-70b", LLAMA70, "h200_sxm", "h200_sxm", 8, 4000, 500, 1.0, 0.04, "bf16"),
+    Case("llama-3.1-70b", LLAMA70, "b200_sxm", "b200_sxm", 8, 8192, 1024, 2.0, 0.03, "nvfp4",
+         "fp8"),
+    Case("llama-3.1-405b", LLAMA405, "h200_sxm", "h200_sxm", 8, 1024, 1024, 2.0, 0.06, "fp8",
+         "fp8"),
+    Case("qwen3-32b", "Qwen/Qwen3-32B", "h100_sxm", "h100_sxm", 8, 4000, 1000, 1.0, 0.03, "fp8",
+         "fp8"),
+    Case("qwen3-32b", "Qwen/Qwen3-32B", "b200_sxm", "b200_sxm", 4, 1024, 8192, 1.0, 0.02, "fp8",
+         "fp8"),
+    Case("qwen3-30b-a3b", "Qwen/Qwen3-30B-A3B", "h100_sxm", "h100_sxm", 4, 4000, 500, 1.0, 0.03,
+         "fp8", "fp8"),
+    Case("qwen3-235b-a22b", "Qwen/Qwen3-235B-A22B", "h200_sxm", "h200_sxm", 8, 4000, 1000, 2.0,
+         0.04, "fp8", "fp8"),
+    Case("mixtral-8x7b", "mistralai/Mixtral-8x7B-v0.1", "h100_sxm", "h100_sxm", 4, 1024, 512, 1.0,
+         0.03, "bf16"),
+    Case("deepseek-v3", "deepseek-ai/DeepSeek-V3", "h200_sxm", "h200_sxm", 8, 4000, 1000, 3.0,
+         0.06, "fp8_block"),
+    Case("deepseek-v3", "deepseek-ai/DeepSeek-V3", "b200_sxm", "b200_sxm", 8, 1024, 1024, 2.0,
+         0.05, "fp8_block"),
+    Case("gpt-oss-120b", "openai/gpt-oss-120b", "b200_sxm", "b200_sxm", 8, 1024, 1024, 1.0, 0.02,
+         "mxfp4"),
+)
+GEMM = {"bf16": "bfloat16", "fp8": "fp8", "fp8_block": "fp8_block", "nvfp4": "nvfp4"}
+MOE = {"bf16": "bfloat16", "fp8": "fp8", "fp8_block": "fp8_block", "nvfp4": "nvfp4",
+       "mxfp4": "w4a16_mxfp4"}
+
+
+def ours(case: Case) -> dict[str, Any]:
+    """Return our best point, how long the search took and how many points it had."""
+    model, hardware = load_model(case.model), load_hardware(case.hardware)
+    own = Precision.of_checkpoint(model.quantisation)
+    precision = own if own.experts == case.weights else Precision.uniform(case.weights)
+    precision = Precision(precision.attention, precision.ffn, precision.experts, precision.head,
+                          precision.activation, case.kv)
+    arguments: dict[str, Any] = {
+        "max_accelerators": case.accelerators, "ttft_s": case.ttft_s, "tpot_s": case.tpot_s,
+        "precisions": [precision], "settings": load_settings(ENGINE)}
+    search(model, hardware, case.isl, case.osl, **arguments)  # reads files; not timed, as theirs
+    started = time.perf_counter()
+    found = search(model, hardware, case.isl, case.osl, **arguments)
+    return _summary(found, time.perf_counter() - started)
+
+
+def _summary(found: Found, seconds: float) -> dict[str, Any]:
+    result: dict[str, Any] = {"seconds": seconds, "points": len(found)}
+    try:
+        best = found.best()
+    except InputError as error:
+        return {**result, "error": str(error)}
+    deployment = found.at(best)
+    return {**result, "layout": str(deployment.layout), "batch": int(found.batch[best]),
+            "per_accelerator": float(found.output_tokens_per_s_per_accelerator[best]),
+            "ttft_s": float(found.ttft_s[best]), "tpot_s": float(found.tpot_s[best])}
+
+
+def layouts(case: Case, sparse: bool) -> list[tuple[int, int, int, int]]:
+    """Return (tp, attention dp, moe tp, moe ep) as AIConfigurator's own sweep combines them."""
+    sizes = [n for n in (1, 2, 4, 8, 16) if n <= case.accelerators]
+    if not sparse:
+        return [(n, 1, 1, 1) for n in sizes]
+    found = []
+    for n in sizes:
+        for tp in [t for t in sizes if t <= n]:
+            found += [(tp, n // tp, n // ep, ep) for ep in sizes if ep <= n]
+    return found
+
+
+class Theirs:
+    """AIConfigurator's tables and backend for one system, loaded once."""
+
+    def __init__(self, system: str) -> None:
+        from aiconfigurator_core.sdk.backends.factory import get_backend
+        from aiconfigurator_core.sdk.perf_database import (
+            get_database_view,
+            get_latest_database_version,
+        )
+
+        version = get_latest_database_version(system, ENGINE)
+        self.database = get_database_view(system, ENGINE, version)
+        self.backend, self.version, self.points = get_backend(ENGINE), version, 0
+        self._run = self.backend.run_agg
+        self.backend.run_agg = self._counted
+
+    def _counted(self, *given: Any, **named: Any) -> Any:
+        self.points += 1
+        return self._run(*given, **named)
+
+    def search(self, case: Case, sparse: bool) -> dict[str, Any]:
+        """Return their best point over all layouts, with time and number of points."""
+        best, errors = None, []
+        started, before = time.perf_counter(), self.points
+        for layout in layouts(case, sparse):
+            try:
+                row = self._best_of(case, layout)
+            except Exception as error:
+                # Their tables lack some layouts; which ones is part of the result.
+                errors.append(f"{layout}: {type(error).__name__}")
+                continue
+            if row and (best is None or row["tokens/s/gpu"] > best["tokens/s/gpu"]):
+                best = {**row, "layout": layout}
+        result = {"seconds": time.perf_counter() - started, "points": self.points - before,
+                  "without_tables": len(errors)}
+        if best is None:
+            return {**result, "error": "; ".join(errors[:2]) or "no point meets the targets"}
+        tp, dp, _, ep = best["layout"]
+        return {**result, "layout": str(Layout(tp=tp, ep=ep, dp=dp)),
+                "batch": int(best["concurrency"]), "per_accelerator": float(best["tokens/s/gpu"]),
+                "ttft_s": best["ttft"] / 1e3, "tpot_s": best["tpot"] / 1e3}
+
+    def _best_of(self, case: Case, layout: tuple[int, int, int, int]) -> dict[str, Any] | None:
+        from aiconfigurator_core.sdk.config import RuntimeConfig
+        from aiconfigurator_core.sdk.config_builders import build_model_config
+        from aiconfigurator_core.sdk.models import get_model
+
+        tp, dp, moe_tp, moe_ep = layout
+        config = build_model_config(
+            tp, 1, dp, moe_tp, moe_ep, gemm_quant_mode=GEMM.get(case.weights, "bfloat16"),
+            kvcache_quant_mode="fp8" if case.kv == "fp8" else "bfloat16",
+            moe_quant_mode=MOE[case.weights])
+        model = get_model(case.theirs, config, ENGINE)
+        wanted = RuntimeConfig(isl=case.isl, osl=case.osl, ttft=case.ttft_s * 1e3,
+                               tpot=case.tpot_s * 1e3)
+        summary = self.backend.find_best_agg_result_under_constraints(
+            model, self.database, wanted, max_batch_size=1024)
+        frame = summary.get_summary_df()
+        return dict(frame.iloc[0]) if len(frame) else None
+
+
+def judge(case: Case) -> list[tuple[str, int, float, float, float]]:
+    """Return (layout, concurrency, measured TTFT and TPOT, our TPOT) of measured points."""
+    from pathlib import Path
+
+    import aiconfigurator_core
+
+    from costsim.engine.deployment import deploy
+    from costsim.engine.steady_state import operating_point
+    from costsim.validation.silicon_points import read_points
+
+    table = Path(aiconfigurator_core.__file__).parent / "systems" / "silicon_sample.csv"
+    found = []
+    for row in read_points(table)[0]:
+        same = (row.fit and row.layout is not None and row.hardware == case.hardware
+                and row.isl == case.isl and row.osl == case.osl and row.weights == case.weights)
+        if not same:
+            continue
+        try:
+            if load_model(row.model).name != case.model:
+                continue
+        except InputError:
+            continue
+        precision = Precision.of_checkpoint(load_model(case.model).quantisation)
+        if precision.experts != case.weights:
+            precision = Precision.uniform(case.weights)
+        point = operating_point(
+            deploy(load_model(case.model), load_hardware(case.hardware), row.layout, precision,
+                   load_settings(row.engine)), row.concurrency, row.isl, row.osl)
+        found.append((f"{row.engine} {row.layout}", row.concurrency, row.ttft_s, row.tpot_s,
+                      float(point.tpot_s)))
+    return found
+
+
+def _line(name: str, result: dict[str, Any]) -> str:
+    work = f"{result['points']:6d} points {result['seconds']:7.3f} s"
+    if "error" in result:
+        return f"  {name:14s} {work}  {result['error'][:90]}"
+    return (f"  {name:14s} {work}  {result['per_accelerator']:7.0f} tok/s/acc  "
+            f"TTFT {1e3 * result['ttft_s']:6.0f} ms  TPOT {1e3 * result['tpot_s']:5.1f} ms  "
+            f"{result['layout']} batch {result['batch']}")
+
+
+def compare(case: Case, loaded: dict[str, Theirs]) -> dict[str, Any]:
+    """Run one case by both and print it."""
+    print(f"{case.model} {case.weights} on up to {case.accelerators} x {case.hardware}, "
+          f"{case.isl}/{case.osl}, TTFT {1e3 * case.ttft_s:.0f} ms TPOT {1e3 * case.tpot_s:.0f} ms")
+    if case.system not in loaded:
+        loaded[case.system] = Theirs(case.system)
+    model = load_model(case.model)
+    sparse = any(k.ffn is not None and k.ffn.kind == "moe" for k in model.layers)
+    mine, other = ours(case), loaded[case.system].search(case, sparse)
+    print(_line("costsim", mine))
+    print(_line("aiconfigurator", other))
+    measured = judge(case)
+    if measured:
+        errors = [abs(predicted / tpot - 1.0) for _, _, _, tpot, predicted in measured]
+        print(f"  {len(measured)} measured points (for fitting): our TPOT is off by "
+              f"{100 * np.median(errors):.0f} % (median)")
+    speed = other["seconds"] / other["points"] / (mine["seconds"] / mine["points"]) \
+        if other["points"] else float("nan")
+    print(f"  time per point: theirs {speed:.1f} x ours")
+    return {"case": vars(case), "costsim": mine, "aiconfigurator": other,
+            "measured_points": len(measured), "time_per_point_ratio": speed}
+
+
+def main() -> None:
+    """Run all cases, or those of one model."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--case", default="", help="only cases whose model has this in its name")
+    options.add_argument("--json", default="", help="write the results to this file")
+    given = options.parse_args()
+    logging.disable(logging.WARNING)
+    loaded: dict[str, Theirs] = {}
+    results = [compare(case, loaded) for case in CASES if given.case in case.model]
+    if given.json:
+        from costsim.files import write_atomically
+
+        write_atomically(given.json, json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
