@@ -70,6 +70,8 @@ class EngineSettings:
             it on average. 0: requests arrive independently; 0.5: all at once. Closed-loop
             benchmarks with similar output lengths stay clustered.
         frontend_s: from the client's request to the scheduler and back to its first token.
+        log_error_tpot, log_error_ttft: standard deviation of log(actual / predicted) that the
+            engine adds to the kernels' own, from measured serving points.
         memory_rule: what ``memory_utilization`` is a share of: ``total`` (vLLM: weights,
             activations and cache together within that share of the memory), ``static`` (SGLang:
             weights and cache within it, activations in the rest) or ``free`` (TensorRT-LLM: the
@@ -102,3 +104,5 @@ class EngineSettings:
     kernel_time_factor: float = 1.0
     prompt_clustering: float = 0.0
     frontend_s: float = 0.0
+    log_error_tpot: float = 0.05
+    log_error_ttft: float = 0.25

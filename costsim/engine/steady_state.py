@@ -21,7 +21,6 @@ from costsim.ops.tally import RESOURCES
 _KNOTS = (1 / 64, 1 / 8, 1.0)
 # What the steady-state formulas themselves are unsure of (queueing, arrival in the step), on top
 # of the kernels: unverified until the validation's calibration rows fit it.
-_LOOP_LOG_ERROR_TTFT, _LOOP_LOG_ERROR_TPOT = 0.25, 0.05
 
 
 @dataclass(frozen=True)
@@ -182,8 +181,8 @@ def _assemble(
     mfu, mbu = _utilisation(deployment, batch, rate, steps, decode, prefill, prompt)
     share = loop.prompt_share
     error = np.hypot(decode.log_error * (1.0 - share) + prefill.log_error * share,
-                     _LOOP_LOG_ERROR_TPOT)
-    error_ttft = np.hypot(prefill.log_error, _LOOP_LOG_ERROR_TTFT)
+                     deployment.settings.log_error_tpot)
+    error_ttft = np.hypot(prefill.log_error, deployment.settings.log_error_ttft)
     weight = decode_s / (decode_s + loop.ttft_s)
     return OperatingPoint(
         batch=batch, isl=isl, osl=osl, ttft_s=loop.ttft_s, tpot_s=tpot,
