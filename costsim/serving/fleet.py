@@ -164,7 +164,7 @@ class Fleet:
         self.cursor, self.given = 0, len(requests)
         self.outstanding = self.coming = self.done = 0
         self.source: dict[int, Replica] = {}
-        self.fetching: dict[int, Replica] = {}
+        self.fetching: dict[int, tuple[Replica, float]] = {}
         self.link_free: dict[int, float] = {}
         self.audit: Any = None
         self.overhead = 0.0
@@ -437,16 +437,20 @@ class Fleet:
         seconds = amount / link.bytes_per_s if link else 0.0
         self.link_free[replica.index] = start + seconds
         latency = link.latency_s if link else 0.0
-        self.fetching[request] = replica
-        heapq.heappush(self.heap, (start + seconds + latency, TRANSFERRED + request))
+        due = start + seconds + latency
+        self.fetching[request] = (replica, due)
+        heapq.heappush(self.heap, (due, TRANSFERRED + request))
 
     def _transferred(self, request: int) -> None:
-        source, decoder = self.source.pop(request, None), self.fetching.pop(request, None)
-        if source is not None and decoder is not None:
-            source.release_held(request, self.now)
-            self._post(source)
-            decoder.deliver(request, self.now)
-            self._post(decoder)
+        decoder, due = self.fetching.get(request, (None, 0.0))
+        if decoder is None or due != self.now:
+            return  # A transfer that a failure has cut off.
+        del self.fetching[request]
+        source = self.source.pop(request)
+        source.release_held(request, self.now)
+        self._post(source)
+        decoder.deliver(request, self.now)
+        self._post(decoder)
 
     # --- time-outs and failures -------------------------------------------------------------
 
@@ -465,6 +469,7 @@ class Fleet:
         """Take a request off the replicas that hold it."""
         source = self.source.pop(request, None)
         self.fetching.pop(request, None)
+        self._unhand(request)
         replica = self.replicas[self.requests.replica[request]]
         if source is not None:
             source.cancel(request, self.now)
@@ -473,6 +478,12 @@ class Fleet:
             replica.cancel(request, self.now)
             self._post(replica)
             self._take(replica, request)
+
+    def _unhand(self, request: int) -> None:
+        """Take a request out of those that wait for any decode replica."""
+        handed = self.pools[self.requests.pool[request]].handed
+        if request in handed:
+            handed.remove(request)
 
     def fail(self, replica: Replica) -> None:
         """A replica is gone with all that it held; its requests are sent again or lost.
@@ -513,6 +524,7 @@ class Fleet:
         """Clear the other half of a transfer whose one half has failed."""
         del self.source[request]
         self.fetching.pop(request, None)
+        self._unhand(request)
         other = self.replicas[self.requests.replica[request]] if failed is source else source
         if other is failed:
             return

@@ -78,15 +78,11 @@ def _grow_decodes(replica: Replica) -> int:
 
 def _victim(replica: Replica) -> int:
     """Return the running request to preempt: the last admitted, or the least important."""
-    settled = (i for i in reversed(replica.order) if _movable(replica, i))
+    settled = (i for i in reversed(replica.order) if replica.computes(i))
     if not replica.prioritised:
         return next(settled)
     requests = replica.requests
     return max(settled, key=lambda i: (requests.priority[i], requests.arrival[i], i))
-
-
-def _movable(replica: Replica, request: int) -> bool:
-    return replica.batch.holds(request) or request in replica.prefilling
 
 
 def _continue_prompts(replica: Replica, budget: int) -> int:

@@ -11,11 +11,10 @@ from costsim.serving.requests import RequestTable
 class FifoQueue:
     """First come, first served; a preempted request goes back to the front."""
 
-    __slots__ = ("dropped", "entries", "size")
+    __slots__ = ("entries", "size")
 
     def __init__(self) -> None:
         self.entries: deque[int] = deque()
-        self.dropped: set[int] = set()
         self.size = 0
 
     def push(self, request: int, front: bool = False) -> None:
@@ -28,12 +27,7 @@ class FifoQueue:
 
     def head(self) -> int:
         """Return the request that is next, -1 where none waits."""
-        entries, dropped = self.entries, self.dropped
-        while entries:
-            if not dropped or entries[0] not in dropped:
-                return entries[0]
-            dropped.discard(entries.popleft())
-        return -1
+        return self.entries[0] if self.entries else -1
 
     def pop(self) -> None:
         """Take out the request that `head` returned."""
@@ -42,40 +36,32 @@ class FifoQueue:
 
     def drop(self, request: int) -> None:
         """Take out a request wherever it stands."""
-        self.dropped.add(request)
+        self.entries.remove(request)
         self.size -= 1
 
     def members(self) -> list[int]:
         """Return all waiting requests in order."""
-        return [i for i in self.entries if i not in self.dropped]
+        return list(self.entries)
 
 
 class PriorityQueue:
     """Lowest priority number first, then the earliest arrival."""
 
-    __slots__ = ("dropped", "entries", "requests", "size")
+    __slots__ = ("entries", "requests", "size")
 
     def __init__(self, requests: RequestTable) -> None:
         self.entries: list[tuple[int, float, int]] = []
-        self.dropped: set[int] = set()
         self.requests = requests
         self.size = 0
 
     def push(self, request: int, front: bool = False) -> None:
         """Add a request; its arrival, not ``front``, says where it stands."""
         self.size += 1
-        key = (self.requests.priority[request], self.requests.arrival[request], request)
-        heapq.heappush(self.entries, key)
+        heapq.heappush(self.entries, self._key(request))
 
     def head(self) -> int:
         """Return the request that is next, -1 where none waits."""
-        while self.entries:
-            request = self.entries[0][2]
-            if request not in self.dropped:
-                return request
-            self.dropped.discard(request)
-            heapq.heappop(self.entries)
-        return -1
+        return self.entries[0][2] if self.entries else -1
 
     def pop(self) -> None:
         """Take out the request that `head` returned."""
@@ -84,9 +70,13 @@ class PriorityQueue:
 
     def drop(self, request: int) -> None:
         """Take out a request wherever it stands."""
-        self.dropped.add(request)
+        self.entries.remove(self._key(request))
+        heapq.heapify(self.entries)
         self.size -= 1
 
     def members(self) -> list[int]:
         """Return all waiting requests in order."""
-        return [entry[2] for entry in sorted(self.entries) if entry[2] not in self.dropped]
+        return [entry[2] for entry in sorted(self.entries)]
+
+    def _key(self, request: int) -> tuple[int, float, int]:
+        return self.requests.priority[request], self.requests.arrival[request], request

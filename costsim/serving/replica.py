@@ -161,13 +161,17 @@ class Replica:
         """Take a request out: at once where it waits, at the end of the step where it runs."""
         if request in self.order:
             self.cancelled.append(request)
-            if self.end == NEVER:
+            if self.end == NEVER or not self.computes(request):
                 self._complete_cancels()
         elif request in self.held:
             self.free_blocks(request, self.held.pop(request))
         else:
             self._drop_waiting(request)
         self._nudge(now)
+
+    def computes(self, request: int) -> bool:
+        """Return whether a request reads its prompt or decodes, rather than waits for its cache."""
+        return self.batch.holds(request) or request in self.prefilling
 
     def _drop_waiting(self, request: int) -> None:
         self.remote.discard(request)

@@ -42,7 +42,7 @@ def hyperexponential(random: np.random.Generator, count: int) -> np.ndarray:
 
 
 def run(
-    rate: float, draw: Draw, seed: int, servers: int = 1, count: int = 20_000, speed: float = 1.0,
+    rate: float, draw: Draw, seed: int, servers: int = 1, count: int = 12_000, speed: float = 1.0,
     slots: int = 1, share: bool = False,
 ) -> SimulationResult:  # fmt: skip
     random = np.random.default_rng(seed)
@@ -79,7 +79,7 @@ def test_mm1(rho: float) -> None:
 
 @pytest.mark.slow
 def test_mm1_near_saturation() -> None:
-    value = lambda s: mean_wait(run(0.95, exponential, s, count=100_000))  # noqa: E731
+    value = lambda s: mean_wait(run(0.95, exponential, s, count=60_000))  # noqa: E731
     assert abs(z_score(19.0, value=value)) < 4
 
 
@@ -91,7 +91,7 @@ def test_md1(rho: float) -> None:
 
 def test_mg1_pollaczek_khinchine() -> None:
     expected = 0.7 * (1 + 4) / (2 * 0.3)
-    value = lambda s: mean_wait(run(0.7, hyperexponential, s, count=40_000))  # noqa: E731
+    value = lambda s: mean_wait(run(0.7, hyperexponential, s, count=20_000))  # noqa: E731
     assert abs(z_score(expected, value=value)) < 4
 
 
