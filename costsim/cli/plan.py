@@ -46,6 +46,11 @@ _TERMS = ("on_demand", "spot", "reserved_1y", "reserved_3y", "owned")
 @click.option("--robust", type=click.FloatRange(0.5, 0.999),
               help="The cheapest plan that holds in this share of the draws, such as 0.95.")
 @click.option("--seed", type=PositiveNumber(whole=True, zero=True), help="Of simulation and draws.")
+@click.option("--workers", type=PositiveNumber(whole=True, zero=True), default=1,
+              help="Processes for simulations; 0 for one a core.")
+@click.option("--dask", default="", help="Dask scheduler, such as tcp://10.0.0.1:8786, or 'local'.")
+@click.option("--study", type=click.Path(dir_okay=False, path_type=Path),
+              help="SQLite file of simulations, so that an interrupted plan resumes.")
 @output_options
 def command(file: Path | None, as_json: bool, output: Path | None, **options: Any) -> None:
     """Say what to buy or rent, how to lay it out, what it costs, and how sure that is.
@@ -53,15 +58,22 @@ def command(file: Path | None, as_json: bool, output: Path | None, **options: An
     \b
     Examples:
       costsim plan --model llama-3.1-70b --hardware h100_sxm,h200_sxm --rate 20 --ttft 2s --tpot 50ms
-      costsim plan scenarios/plan_chat.toml --uncertainty --output out/
+      costsim plan plan.toml --uncertainty --output out/
     """  # noqa: E501
     from dataclasses import replace
 
+    from costsim.planning.executor import make_executor
     from costsim.planning.plan import plan_demands
+    from costsim.planning.study import opened
 
     demands, models, hardware, settings = _inputs(file, options)
     say = None if as_json else _progress()
-    found = plan_demands(demands, models, hardware, settings, say)
+    executor = make_executor(options["dask"], options["workers"])
+    try:
+        with opened(options["study"]) as study:
+            found = plan_demands(demands, models, hardware, settings, say, executor, study)
+    finally:
+        executor.close()
     if options["uncertainty"] or options["robust"]:
         from costsim.planning.uncertainty import robust_plan, study_plan
 
@@ -88,7 +100,7 @@ def _inputs(file: Path | None, options: dict[str, Any]) -> tuple[Any, Any, Any, 
         from costsim.library import find
         from costsim.planning.plan import load_plan
 
-        demands, hardware, settings = load_plan(find("scenarios", str(file)))
+        demands, hardware, settings = load_plan(find("plans", str(file)))
     else:
         demands, hardware, settings = _from_options(options)
     changes = {k: options[v] for k, v in (

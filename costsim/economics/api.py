@@ -60,6 +60,8 @@ def api_prices(api: str = "", model: str = "", provider: str = "") -> list[ApiPr
     for key, wanted in (("api", api), ("model", model), ("provider", provider)):
         if wanted:
             names = {getattr(p, key) for p in found} - {""}
+            if not names:
+                raise InputError(f"api prices: none has a {key}")
             found = [p for p in found if getattr(p, key).lower() == wanted.lower()]
             if not found:
                 raise unknown_name(f"{key} with a price", wanted, names)

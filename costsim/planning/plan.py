@@ -16,6 +16,7 @@ from costsim.hardware.accelerator import Hardware
 from costsim.hardware.loader import load_hardware
 from costsim.models.architecture import Model
 from costsim.models.loader import load_model
+from costsim.planning.executor import Executor
 from costsim.planning.milp import Solution
 from costsim.planning.plan_check import Held, check_plan, repaired
 from costsim.planning.plan_fleet import Problem, make_problem, solve_problem
@@ -29,6 +30,7 @@ from costsim.planning.plan_worth import (
     spend_by_offer,
     worth_of,
 )
+from costsim.planning.study import Study
 from costsim.planning.targets import Target
 from costsim.planning.workload import HOURS_PER_MONTH, Demand, demand_of
 
@@ -120,6 +122,8 @@ def plan(
     osl: float = 256.0,
     options: PlanOptions | None = None,
     progress: Progress | None = None,
+    executor: Executor | None = None,
+    study: Study | None = None,
     **settings: Any,
 ) -> Plan:
     """Return the cheapest fleet that serves a traffic within targets, simulated and repaired.
@@ -133,6 +137,7 @@ def plan(
         isl, osl: mean tokens of a request, where the traffic is rates.
         options: terms, limits, redundancy; its fields may also be given by name.
         progress: told what is done.
+        executor: where simulations run. study: keeps their results, to resume.
 
     Raises:
         InputError: unknown names, no prices, or nothing carries the load within the limits.
@@ -147,12 +152,13 @@ def plan(
     if isinstance(model, Model):
         models = {model.name: model}
     kinds = [h if isinstance(h, Hardware) else load_hardware(h) for h in hardware]
-    return plan_demands(demands, models, kinds, options, progress)
+    return plan_demands(demands, models, kinds, options, progress, executor, study)
 
 
 def plan_demands(
     demands: Sequence[Demand], models: dict[str, Model], hardware: Sequence[Hardware],
-    options: PlanOptions, progress: Progress | None = None,
+    options: PlanOptions, progress: Progress | None = None, executor: Executor | None = None,
+    study: Study | None = None,
 ) -> Plan:
     """Return the plan of several demands; see `plan`."""
     say = progress or (lambda text: None)
@@ -171,7 +177,7 @@ def plan_demands(
     held: list[Held] = []
     rounds = 0
     for rounds in range(1, options.attempts + 1) if options.check else ():
-        held = check_plan(problem, found, options, say)
+        held = check_plan(problem, found, options, say, executor, study)
         if all(row.held for row in held) or rounds == options.attempts:
             break
         say("repairing")

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from costsim.errors import InputError
+from costsim.planning.executor import Executor
 from costsim.planning.milp import Solution
 from costsim.planning.plan_fleet import Problem
 from costsim.planning.plan_options import PlanOptions
 from costsim.planning.plan_points import Candidate
+from costsim.planning.study import Study, run_study
 from costsim.planning.workload import Demand
 from costsim.serving.confidence import interval_of
 from costsim.serving.engine_cost import replica_of
@@ -93,32 +95,59 @@ def _run(problem: Problem, found: Solution, options: PlanOptions, c: int, h: int
 
 def check_plan(
     problem: Problem, found: Solution, options: PlanOptions,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] | None = None, executor: Executor | None = None,
+    study: Study | None = None,
 ) -> list[Held]:
     """Return every target of the hours worth checking, simulated.
 
     Args:
         problem: what was planned. found: the fleet.
         options: confidence, replications, requests, seed.
-        progress: told which hour is simulated.
+        progress: told what is simulated.
+        executor: where the replications run; None: here.
+        study: keeps their results, so that a plan that was interrupted resumes.
     """
+    runs = hours_to_check(problem, found, options)
+    if progress is not None:
+        progress(f"simulating {len(runs)} hours of {options.replications} replications")
+    tasks = [(problem.demands, run, options.requests, options.seed + i)
+             for run in runs for i in range(options.replications)]  # fmt: skip
+    told = [_described(*task) for task in tasks] if study is not None else None
+    results = run_study(study, _simulated, tasks, executor, told)
     held: list[Held] = []
-    for run in hours_to_check(problem, found, options):
-        if progress is not None:
-            progress(f"hour {run.hour}: {run.replicas} x {run.candidate.name}")
-        results = [
-            simulate_hour(problem.demands, run, options, options.seed + i)
-            for i in range(options.replications)
-        ]
-        held += _judge(problem.demands, run, results, options.confidence)
+    for at, run in enumerate(runs):
+        mine = results[at * options.replications : (at + 1) * options.replications]
+        held += _judge(problem.demands, run, mine, options.confidence)
     return held
 
 
+def _simulated(task: tuple[Sequence[Demand], HourRun, int, int]) -> dict[str, Any]:
+    return simulate_hour(*task)
+
+
+def _described(
+    demands: Sequence[Demand], run: HourRun, requests: int, seed: int
+) -> dict[str, Any]:
+    """Return what tells one simulated hour from every other."""
+    c = run.candidate
+    d = c.deployment
+    return {
+        "demands": [
+            [n.name, n.model, n.isl, n.osl, n.length_cv, str(n.target),
+             0 if n.trace is None else int(n.trace.prompt.sum() + n.trace.output.sum())]
+            for n in demands
+        ],
+        "pool": [c.name, d.model.name, c.role, c.batch_limit, str(d.precision), str(d.settings)],
+        "calibration": str(d.calibration), "hardware": str(d.hardware),
+        "replicas": run.replicas, "rates": list(run.rates), "requests": requests, "seed": seed,
+    }  # fmt: skip
+
+
 def simulate_hour(
-    demands: Sequence[Demand], run: HourRun, options: PlanOptions, seed: int
+    demands: Sequence[Demand], run: HourRun, requests: int, seed: int
 ) -> dict[str, Any]:
     """Return latencies by demand and utilisation of one simulated hour."""
-    flow, names = traffic_of(demands, run, options.requests, seed)
+    flow, names = traffic_of(demands, run, requests, seed)
     longest = int(np.max(flow.prompt + flow.output)) + 1
     specs, link = specs_of(run, longest)
     result = simulate(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costsim.planning.commands_out import engine_command, kubernetes_yaml
+from costsim.planning.plan_breakeven import plan_break_even
 from costsim.planning.plan_worth import spend_by_offer
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
             k: v for k, v in vars(plan.worth).items() if k != "relaxation"
         },
         "excluded": dict(plan.problem.lost), "notes": list(plan.notes),
+        "break_even": plan_break_even(plan).as_dict(),
         "seconds": plan.seconds,
         "uncertainty": None if plan.uncertainty is None else plan.uncertainty.as_dict(),
     }  # fmt: skip

@@ -109,7 +109,7 @@ def efficient_points(
     max_accelerators: int = 16,
     settings: EngineSettings | None = None,
     precisions: Any = None,
-    keep: int = 3,
+    keep: int = 5,
 ) -> Points:
     """Return the efficient ways to serve a model within targets, for each hardware.
 
@@ -123,7 +123,7 @@ def efficient_points(
         max_accelerators: of one replica; doubled up to 64 where the model does not fit.
         settings: engine.
         precisions: to try; None for the checkpoint's and those native to the hardware.
-        keep: candidates per hardware.
+        keep: candidates per hardware; the smallest is always among them.
 
     Raises:
         DoesNotFitError: nothing serves the model within the targets.
@@ -141,7 +141,7 @@ def efficient_points(
         mine = candidates_of(found, target)
         if not mine:
             lost[kind.name] = _nearest(found)
-        chosen += _undominated(mine)[:keep]
+        chosen += _kept(_undominated(mine), keep)
     if not chosen:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(lost.items())[:3])
         raise DoesNotFitError(f"plan: {model.name} is served by none within {target}: {reasons}")
@@ -199,6 +199,15 @@ def _undominated(found: list[Candidate]) -> list[Candidate]:
         if all(c.requests_per_s > k.requests_per_s for k in kept):
             kept.append(c)
     return sorted(kept, key=lambda c: -c.requests_per_s / c.chips)
+
+
+def _kept(found: list[Candidate], keep: int) -> list[Candidate]:
+    """Return the best per chip, and the smallest, which carries small loads with least idle."""
+    if len(found) <= keep:
+        return found
+    smallest = min(found, key=lambda c: c.chips)
+    best = found[:keep]
+    return best if smallest in best else [*best[:-1], smallest]
 
 
 def _nearest(found: Found) -> str:

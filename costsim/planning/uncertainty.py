@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from costsim.engine.deployment import Deployment
 from costsim.engine.steady_state import operating_point
 from costsim.errors import InputError
 from costsim.planning.distributions import Distribution, draw, lognormal, sobol_shares
+from costsim.planning.executor import Executor, mapped
 from costsim.planning.uncertainty_plan import PlanModel, plan_inputs, plan_model
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ def point_inputs(
 def study_point(
     deployment: Deployment, *, batch: float, isl: float, osl: float, usd_per_hour: float,
     inputs: Mapping[str, Distribution], draws: int = 1_000_000, seed: int = 0,
-    sobol_draws: int = 1024,
+    sobol_draws: int = 1024, executor: Executor | None = None,
 ) -> PointStudy:
     """Return an operating point under uncertain inputs, priced draw by draw.
 
@@ -82,13 +84,12 @@ def study_point(
         inputs: factors by name, as from `point_inputs`.
         draws: of quasi-Monte Carlo. seed: of the draws.
         sobol_draws: base size for the indices; 0 for none.
+        executor: where chunks of the draws are priced; None: here.
     """
-    def price(drawn: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return _priced(deployment, batch, isl, osl, usd_per_hour, drawn)
-
+    price = partial(_priced, deployment, batch, isl, osl, usd_per_hour)
     drawn = draw(inputs, draws, seed)
-    parts = [price({n: v[at : at + _CHUNK] for n, v in drawn.items()})
-             for at in range(0, draws, _CHUNK)]  # fmt: skip
+    chunks = [{n: v[at : at + _CHUNK] for n, v in drawn.items()} for at in range(0, draws, _CHUNK)]
+    parts = mapped(executor, price, chunks)
     usd, ttft, tpot = (np.concatenate([part[i] for part in parts]) for i in range(3))
     sobol = sobol_shares(lambda d: price(d)[0], inputs, sobol_draws, seed) if sobol_draws else {}
     return PointStudy(drawn, usd, ttft, tpot, sobol)

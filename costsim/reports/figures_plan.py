@@ -144,7 +144,16 @@ def break_even_figure(
 
 def plan_figures(plan: Plan) -> dict[str, Figure]:
     """Return every figure of a plan by name."""
+    from datetime import date
+
+    from costsim.planning.plan_breakeven import plan_break_even
+
     figures = {"hours": hours_figure(plan), "waterfall": waterfall_figure(plan.bill)}
+    even = plan_break_even(plan)
+    if len(even.options) > 1:
+        figures["break_even"] = break_even_figure(
+            even.options, even.queries_per_hour, even.utilisation, date.today()
+        )
     if plan.uncertainty is not None and plan.uncertainty.sobol:
         figures["tornado"] = tornado_figure(plan.uncertainty.sobol)
     return figures
