@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from costsim.serving.sessions import Conversations
 
 _KIND = 1 << 40
+PAUSE_S = 0.02
+"""Wall-clock time between two looks at progress, limits and checkpoints."""
+IDLE_WAKES = 100_000
+"""Times that other processes may act in a row while no request moves, before the run is given up."""
 TIME_OUT, TRANSFERRED, ENTER, SUBMIT = (k * _KIND for k in (1, 2, 3, 4))
 
 
@@ -543,16 +547,21 @@ def simpy_process(fleet: Fleet, env: Any, done: Any, pause: Any = None) -> Any:
         done: event to succeed when nothing is left to do.
         pause: called about 20 times a second with the fleet; ends the run where it returns True.
     """
-    tick, chunk = time.monotonic(), 1 << 62 if pause is None else 4096
+    tick, chunk = time.monotonic(), 1 << 62 if pause is None else 1024
+    idle = 0
     while True:
         horizon = env.peek()
-        while fleet.run(horizon, chunk) >= chunk:
-            if time.monotonic() - tick > 0.05:
+        more = True
+        while more:
+            count = fleet.run(horizon, chunk)
+            more = count >= chunk
+            idle = 0 if count else idle + 1
+            if pause is not None and time.monotonic() - tick > PAUSE_S:
                 tick = time.monotonic()
                 if pause(fleet):
                     done.succeed()
                     return
-        if fleet.finished or horizon == NEVER:
+        if fleet.finished or horizon == NEVER or idle > IDLE_WAKES:
             done.succeed()
             return
         yield env.timeout(max(0.0, horizon - env.now))
