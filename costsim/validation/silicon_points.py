@@ -220,3 +220,18 @@ def distinct(points: list[ServingPoint]) -> Iterator[ServingPoint]:
         if point.measured not in seen:
             seen.add(point.measured)
             yield point
+
+
+def sample_path() -> Path:
+    """Return the points' file in the installed package aiconfigurator-core.
+
+    Raises:
+        InputError: the extra ``silicon`` is not installed.
+    """
+    from importlib.util import find_spec
+
+    found = find_spec("aiconfigurator_core")
+    if found is None or found.origin is None:
+        raise InputError("the measured serving points need the extra 'silicon': "
+                         "pip install 'costsim[silicon]'")
+    return Path(found.origin).parent / "systems" / "silicon_sample.csv"

@@ -1,0 +1,133 @@
+"""``costsim validate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from costsim.cli.options import complete_hardware, complete_model, emit, output_options
+
+
+@click.group("validate")
+def command() -> None:
+    """Compare predictions with measurements: kernels, engine, servers, published points.
+
+    Example: costsim validate silicon --output out/validation
+    """
+
+
+@command.command("kernels")
+@click.argument("hardware", shell_complete=complete_hardware)
+@click.option("--table", type=click.Path(path_type=Path), help="Kernel table (CSV), or a Vidur or "
+              "LLMServingSim file; default: the extra 'silicon'.")
+@output_options
+def kernels(hardware: str, table: Path | None, as_json: bool, output: Path | None) -> None:
+    """Compare any kernel table with a calibration: error by operator, and a scatter plot.
+
+    Example: costsim validate kernels h100_sxm --output out/kernels
+    """
+    from costsim.hardware.loader import load_hardware
+    from costsim.reports.validation import draw_kernels, kernel_rows, kernels_table
+    from costsim.validation.tables import kernel_errors
+
+    found = kernel_errors(load_hardware(hardware), table)
+    rows = kernel_rows(found)
+    emit({"hardware": hardware, "kernels": rows}, lambda: kernels_table(hardware, rows), as_json,
+         output, "kernels")
+    if output is not None:
+        paths = draw_kernels(found, hardware, output)
+        click.echo(f"figures: {', '.join(map(str, paths))}", err=as_json)
+
+
+@command.command("silicon")
+@click.option("--points", type=click.Path(path_type=Path), help="silicon_sample.csv; default: that "
+              "of the installed package aiconfigurator-core.")
+@click.option("--refit", is_flag=True, help="Fit the engines' figures to the even rows first, and "
+              "print them.")
+@output_options
+def silicon(points: Path | None, refit: bool, as_json: bool, output: Path | None) -> None:
+    """Compare with 5,221 measured serving points; only rows never fitted on are reported.
+
+    Example: costsim validate silicon --output out/silicon
+    """
+    from costsim.cli.run import progress_bar
+    from costsim.reports.validation import draw_silicon, silicon_data, silicon_table
+    from costsim.validation.silicon import default_settings, predict, with_figures
+    from costsim.validation.silicon_fit import fit
+    from costsim.validation.silicon_points import read_points, sample_path
+
+    rows, left = read_points(points or sample_path())
+    settings: Any = default_settings()
+    figures = {}
+    with progress_bar(as_json) as say:
+        if refit:
+            figures = fit(rows, settings, lambda engine: say(0, 1, f"fitting {engine}"))
+            settings = with_figures(settings, figures)
+        odd = [p for p in rows if not p.fit]
+        found, missed = predict(odd, settings, lambda done, total: say(done, total, "predicting"))
+    missed = [*missed, *(m for m in left if not m.fit)]
+    data = silicon_data(found, missed, figures)
+    emit(data, lambda: silicon_table(data), as_json, output, "silicon")
+    if output is not None:
+        paths = draw_silicon(found, output)
+        click.echo(f"figures: {', '.join(map(str, paths))}", err=as_json)
+
+
+@command.command("serving")
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@output_options
+def serving(folders: tuple[Path, ...], as_json: bool, output: Path | None) -> None:
+    """Replay real vLLM runs from their kernel profiles (LLMServingSim's folders).
+
+    Example: costsim validate serving ../shared/data/serving/rtxpro6000-Llama-3.1-8B
+    """
+    from costsim.reports.validation import serving_table
+    from costsim.validation.serving import replay
+
+    data = {folder.name: replay(folder).rows() for folder in folders}
+    emit(data, lambda: serving_table(data), as_json, output, "serving")
+
+
+@command.command("engine")
+@click.option("--quick/--full", default=True, help="Few sizes, or all.")
+@output_options
+def engine(quick: bool, as_json: bool, output: Path | None) -> None:
+    """Time real models here (random weights, extra 'measure') and compare.
+
+    Example: costsim validate engine --quick
+    """
+    from costsim.cli.run import progress_bar
+    from costsim.reports.validation import engine_table
+    from costsim.validation.engine import validate_engine
+
+    with progress_bar(as_json) as say:
+        found = validate_engine(quick=quick, progress=say)
+    data = found.as_dict()
+    emit(data, lambda: engine_table(data), as_json, output, "engine")
+
+
+@command.command("benchmark")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--model", required=True, shell_complete=complete_model)
+@click.option("--hardware", required=True, shell_complete=complete_hardware)
+@click.option("--tp", type=int, default=1, show_default=True)
+@click.option("--engine", "engine_name", default="vllm", show_default=True)
+@output_options
+def benchmark(
+    files: tuple[Path, ...], model: str, hardware: str, tp: int, engine_name: str, as_json: bool,
+    output: Path | None,
+) -> None:
+    """Compare your own benchmark (vLLM, SGLang, AIPerf, guidellm results) with the prediction.
+
+    Example: costsim validate benchmark mine.json --model llama-3.1-8b --hardware h100_sxm
+    """
+    from costsim.engine.layout import Layout
+    from costsim.planning.estimate import make_deployment
+    from costsim.reports.validation import benchmark_table
+    from costsim.validation.user_benchmark import compare_files
+
+    deployment = make_deployment(model, hardware, Layout(tp=tp), engine=engine_name)
+    data = compare_files(list(files), deployment).as_dict()
+    emit(data, lambda: benchmark_table(data), as_json, output, "benchmark")
