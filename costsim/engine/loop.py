@@ -88,7 +88,7 @@ class LoopState:
         ttft_s: time to first token.
         waiting_s: the part of it before the prompt's own chunks.
         requests_per_s: throughput.
-        prompt_share: share of the steps' time that prompts add.
+        prompt_share: share of the engine's time that prompts take.
         mixed_share: share of the steps with prompts in them.
     """
 
@@ -130,7 +130,12 @@ def close_loop(curve: StepCurve, batch: Any, steps: Any, prefill_first: bool) ->
     full_step = curve.prompts(room) + (0.0 if prefill_first else curve.decode(guess))
     most_rate = np.minimum(most / np.maximum(life, 1e-30), room / curve.prompt_tokens / full_step)
     ttft = np.maximum(state.ttft_s, b / most_rate - life)
-    return replace(state, ttft_s=ttft, requests_per_s=b / (ttft + life),
+    rate = b / (ttft + life)
+    # A request's share of the decode steps; the rest of the engine's time went to prompts.
+    decodes = n * curve.decode(guess) / np.maximum(guess, 1.0)
+    spent = np.maximum(1.0 / rate - curve.frontend_s / b, 1e-30)
+    return replace(state, ttft_s=ttft, requests_per_s=rate,
+                   prompt_share=np.clip(1.0 - decodes / spent, 0.0, 1.0),
                    waiting_s=state.waiting_s + ttft - state.ttft_s)
 
 
@@ -149,8 +154,9 @@ def _at(curve: StepCurve, decoding: Any, batch: Any, steps: Any, alone: bool) ->
     fullest = np.maximum(room, curve.first_tokens)
     in_mixed = np.clip(tokens / np.maximum(mixed, 1e-30), curve.first_tokens, fullest)
     added, base = curve.prompts(in_mixed), curve.decode(decoding)
-    # A decoding request is held up by the prompts of the others, not by its own.
-    others = 1.0 - 1.0 / np.maximum(batch, 1.0)
+    # A decoding request is held up by the prompts of the others, not by its own, and not by those
+    # that it has waited for together with its own: each is met once in a request's life.
+    others = (1.0 - 1.0 / np.maximum(batch, 1.0)) * (1.0 - curve.clustering)
     extra = mixed * added * others
     step = base + extra
     own = np.maximum(added if alone else added + base, curve.alone_s)

@@ -163,3 +163,31 @@ def test_speculation_pays_while_memory_bound(serve: Serve) -> None:
 def test_bad_numbers_are_refused(serve: Serve, bad: dict[str, float]) -> None:
     with pytest.raises(InputError, match="must be a positive number"):
         operating_point(serve("llama-3.1-8b"), **{"batch": 1, "isl": 10, "osl": 10, **bad})
+
+
+@pytest.mark.theory
+def test_clustered_prompts_move_waiting_to_the_front(serve: Serve) -> None:
+    """What decodes lose to others' prompts becomes time to first token; throughput stays."""
+    plain, clustered = (
+        operating_point(serve("llama-3.1-70b", tp=4, settings=s), 64, 2000, 500)
+        for s in (EngineSettings(), EngineSettings(prompt_clustering=0.3))
+    )
+    assert clustered.ttft_s > 2 * plain.ttft_s
+    assert clustered.tpot_s < plain.tpot_s
+    assert clustered.e2e_s == pytest.approx(float(plain.e2e_s), rel=0.10)
+
+
+@pytest.mark.theory
+def test_front_end_delays_the_first_token_only(serve: Serve) -> None:
+    plain, slow = (operating_point(serve("llama-3.1-8b", settings=s), 1, 500, 100)
+                   for s in (EngineSettings(), EngineSettings(frontend_s=0.05)))
+    assert slow.ttft_s - plain.ttft_s == pytest.approx(0.05, rel=1e-3)
+    assert slow.tpot_s == pytest.approx(float(plain.tpot_s))
+
+
+@pytest.mark.theory
+def test_share_of_time_for_prompts(serve: Serve) -> None:
+    one = operating_point(serve("llama-3.1-8b"), 1, 4000, 100)
+    assert one.input_time_share == pytest.approx(float(one.ttft_s / one.e2e_s))
+    busy = operating_point(serve("llama-3.1-8b"), 64, np.array([100, 8000]), np.array([1000, 2]))
+    assert busy.input_time_share[0] < 0.1 < 0.9 < busy.input_time_share[1]
