@@ -134,8 +134,8 @@ def sobol_shares(
 
     names: Sequence[str] = [n for n, d in inputs.items() if d.kind != "fixed"]
     fixed = {n: d for n, d in inputs.items() if d.kind == "fixed"}
-    if not names:
-        return {}
+    if len(names) < 2:  # a single input has all the variance there is
+        return {n: (1.0, 1.0) for n in names}
 
     def quantity(shares: np.ndarray) -> np.ndarray:
         flat = np.clip(shares.reshape(len(names), -1), 1e-12, 1 - 1e-12)

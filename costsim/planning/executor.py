@@ -23,8 +23,8 @@ class Executor(Protocol):
     ) -> Iterator[tuple[int, Any]]:
         """Yield (place in ``arguments``, result) as tasks finish, in any order.
 
-        A task whose worker is lost runs again, at most `ATTEMPTS` times; an exception of the
-        function itself is raised.
+        A task whose worker is lost runs again, at most `ATTEMPTS` times where nothing else gets
+        on; an exception of the function itself is raised.
         """
 
     def close(self) -> None:
@@ -74,22 +74,25 @@ class ProcessExecutor:
         from concurrent.futures import as_completed
         from concurrent.futures.process import BrokenProcessPool
 
-        waiting = dict.fromkeys(range(len(arguments)), 0)
+        waiting = list(range(len(arguments)))
+        fruitless = 0
         while waiting:
             pool = self._open()
             futures = {pool.submit(function, arguments[at]): at for at in waiting}
-            broken = False
+            lost = []
             for future in as_completed(futures):
-                at = futures[future]
                 try:
                     result = future.result()
                 except BrokenProcessPool:
-                    broken = True
+                    lost.append(futures[future])
                     continue
-                del waiting[at]
-                yield at, result
-            if broken:
-                self._replace(waiting)
+                yield futures[future], result
+            fruitless = fruitless + 1 if len(lost) == len(waiting) else 0
+            waiting = sorted(lost)
+            if lost:
+                self.close()
+            if fruitless >= ATTEMPTS:
+                raise WorkerLostError(f"{len(lost)} tasks lose their worker process every time")
 
     def _open(self) -> Any:
         from concurrent.futures import ProcessPoolExecutor
@@ -98,15 +101,6 @@ class ProcessExecutor:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"))
         return self._pool
-
-    def _replace(self, waiting: dict[int, int]) -> None:
-        """Start new processes; every task that was under way has lost one attempt."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self._pool = None
-        for at in waiting:
-            waiting[at] += 1
-            if waiting[at] >= ATTEMPTS + len(waiting):
-                raise WorkerLostError(f"task {at} lost its worker process again and again")
 
     def close(self) -> None:
         """End the processes."""
@@ -122,9 +116,12 @@ class DaskExecutor:
         address: of the scheduler, such as ``tcp://10.0.0.1:8786``; ``local`` starts a cluster of
             processes on this machine.
         workers: of a local cluster; 0 for one a core.
+        timeout_s: to wait for the scheduler.
     """
 
-    def __init__(self, address: str = "local", workers: int = 0) -> None:
+    def __init__(
+        self, address: str = "local", workers: int = 0, timeout_s: float = 10.0
+    ) -> None:
         try:
             from dask.distributed import Client, LocalCluster
         except ImportError:
@@ -133,10 +130,11 @@ class DaskExecutor:
         if address == "local":
             self._cluster = LocalCluster(
                 n_workers=workers or os.cpu_count() or 1, threads_per_worker=1,
-                dashboard_address=None, host="127.0.0.1",
+                dashboard_address="127.0.0.1:0", host="127.0.0.1",
             )  # fmt: skip
         try:
-            self.client = Client(self._cluster or address, timeout=10, set_as_default=False)
+            self.client = Client(self._cluster or address, timeout=timeout_s,
+                                 set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             raise InputError(f"no Dask scheduler answers at {address}: {error}") from None
 
@@ -150,7 +148,7 @@ class DaskExecutor:
             self.client.submit(function, argument, pure=False, retries=ATTEMPTS): at
             for at, argument in enumerate(arguments)
         }
-        for future in as_completed(futures):
+        for future in as_completed(futures, loop=self.client.loop):
             yield futures[future], future.result()
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from costsim.planning.executor import (
     Executor,
     ProcessExecutor,
     SerialExecutor,
+    WorkerLostError,
     make_executor,
     mapped,
 )
@@ -75,6 +76,18 @@ def test_a_killed_process_loses_nothing(tmp_path: Path) -> None:
         assert study is not None and len(study) == 8
     executor.close()
     assert runs(log).count(3) >= 2  # it ran again
+
+
+def kill_always(value: float) -> float:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return value
+
+
+def test_a_task_that_always_kills_its_worker_is_given_up() -> None:
+    executor = ProcessExecutor(1)
+    with pytest.raises(WorkerLostError, match="lose their worker process"):
+        mapped(executor, kill_always, [1.0])
+    executor.close()
 
 
 def test_a_study_resumes_and_recomputes_nothing(tmp_path: Path) -> None:
@@ -165,4 +178,4 @@ def test_dask_cluster_survives_a_killed_worker(tmp_path: Path) -> None:
 def test_no_scheduler_is_one_line() -> None:
     pytest.importorskip("distributed", reason="extra 'distributed' not installed")
     with pytest.raises(InputError, match="no Dask scheduler answers"):
-        DaskExecutor("tcp://127.0.0.1:9")
+        DaskExecutor("tcp://127.0.0.1:9", timeout_s=1.0)
