@@ -15,6 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from costsim.errors import unknown_name
 from costsim.hardware.accelerator import Hardware
 from costsim.hardware.loader import load_hardware
@@ -26,6 +28,7 @@ from costsim.kernels.fit import (
     fit_with_error,
     kernels,
     log_errors,
+    possible,
     reference_rates,
 )
 from costsim.kernels.readers.silicon import read_silicon
@@ -70,7 +73,10 @@ def build(
         raise unknown_name("system", system, SYSTEMS)
     name, profile = SYSTEMS[system]
     hardware = load_hardware(profile)
-    everything = [k for t in read_silicon(system) for k in kernels(t)]
+    measured = [k for t in read_silicon(system) for k in kernels(t)]
+    everything = [k.select(np.flatnonzero(possible(k, hardware))) for k in measured]
+    impossible = sum(len(k.latency_s) for k in measured) - sum(
+        len(k.latency_s) for k in everything)
     chosen = choose_versions(everything)
     surfaces: dict[Key, Surface] = {}
     for number, kernel in enumerate(chosen):
@@ -85,7 +91,8 @@ def build(
     about: dict[str, Any] = {
         **reference_rates(hardware), "made": datetime.date.today().isoformat(),
         "command": f"costsim calibrate --from silicon --system {system}",
-        "source": "aiconfigurator-core (Apache-2.0)", "left_out": dropped}
+        "source": "aiconfigurator-core (Apache-2.0)", "left_out": dropped,
+        "impossible_rows_left_out": impossible}
     found = Calibration(name, f"calibrated: {name} from aiconfigurator-core", surfaces,
                         about=about)
     if output is not None:

@@ -24,7 +24,14 @@ from costsim.kernels.efficiency import (
     Latency,
     roofline_latency,
 )
-from costsim.kernels.operators import FEATURES, completed, operator_work, rate_key, variant
+from costsim.kernels.operators import (
+    FEATURES,
+    completed,
+    fastest_rate_key,
+    operator_work,
+    rate_key,
+    variant,
+)
 from costsim.kernels.work import Work
 
 __all__ = ["Calibration", "Efficiency", "Latency", "Surface", "load_calibration"]
@@ -214,7 +221,7 @@ def ideal_times(operator: str, hardware: Hardware, shape: Mapping[str, Any]) -> 
         moved = np.asarray(shape["message_bytes"], float)
         return 0.0 * moved, moved / hardware.scale_up.bandwidth_bytes_per_s, moved
     done = operator_work(operator, completed(operator, shape))
-    compute = done.flop / np.asarray(hardware.peak(rate_key(operator, shape)), float)
+    compute = done.flop / np.asarray(hardware.peak(fastest_rate_key(operator, shape)), float)
     moved = np.asarray(done.bytes, float)
     return compute + 0.0 * moved, moved / hardware.memory_bandwidth_bytes_per_s, moved
 

@@ -16,7 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costsim.hardware.accelerator import Hardware
-from costsim.kernels.calibration import Calibration, Key, Surface, corrected, inside_latency
+from costsim.kernels.calibration import (
+    Calibration,
+    Key,
+    Surface,
+    corrected,
+    ideal_times,
+    inside_latency,
+)
 from costsim.kernels.correction import fit_correction
 from costsim.kernels.efficiency import COLLECTIVES, GENERIC, Efficiency, Latency, roofline_latency
 from costsim.kernels.operators import (
@@ -27,7 +34,7 @@ from costsim.kernels.operators import (
     rate_key,
     variant,
 )
-from costsim.kernels.table import KernelTable
+from costsim.kernels.table import CACHE_MULTIPLE, TOO_FAST, KernelTable
 
 Array = NDArray[np.float64]
 
@@ -150,6 +157,12 @@ def features(kernel: Kernel) -> list[Array]:
             for f in FEATURES[kernel.operator](kernel.shape)]
 
 
+# Stiffness of the correction: the first for dense tables; small ones, whose noise a loose grid
+# would copy, take the one that rows held out like best.
+STIFFNESS = (0.05, 0.3, 2.0)
+DENSE = 5000
+
+
 def fit_surface(kernel: Kernel, hardware: Hardware) -> Surface:
     """Return the surface of a kernel: physics and, where rows suffice, the correction."""
     efficiency = fit_efficiency(kernel, hardware)
@@ -157,8 +170,34 @@ def fit_surface(kernel: Kernel, hardware: Hardware) -> Surface:
     if rows < FEWEST_FOR_CORRECTION or kernel.operator not in FEATURES:
         return Surface(efficiency, None, rows)
     residual = np.log(kernel.latency_s / physics(kernel, hardware)(efficiency).seconds)
-    grid = fit_correction(features(kernel), residual, NODES[kernel.operator])
-    return Surface(efficiency, grid, rows)
+    where, nodes = features(kernel), NODES[kernel.operator]
+    stiffness = STIFFNESS[0] if rows > DENSE else _best_stiffness(where, residual, nodes)
+    return Surface(efficiency, fit_correction(where, residual, nodes, stiffness), rows)
+
+
+def _best_stiffness(where: Sequence[Array], residual: Array, nodes: Sequence[int]) -> float:
+    order = np.random.default_rng(5).permutation(len(residual))
+    held, kept = order[: len(order) // 4], order[len(order) // 4:]
+    missed = []
+    for stiffness in STIFFNESS:
+        grid = fit_correction([f[kept] for f in where], residual[kept], nodes, stiffness)
+        value = grid.at([f[held] for f in where])[0]
+        missed.append(float(np.mean(np.minimum(np.abs(residual[held] - value), 0.5))))
+    return STIFFNESS[int(np.argmin(missed))]
+
+
+def possible(kernel: Kernel, hardware: Hardware) -> Any:
+    """Return which rows do not beat the hardware's peak rate or memory bandwidth.
+
+    Only for operators whose work is certain: how many experts a table touched is an estimate, and
+    collectives may reduce inside the switch.
+    """
+    if kernel.operator not in ("gemm", "attention_prefill", "attention_decode"):
+        return np.ones(len(kernel.latency_s), bool)
+    compute, memory, moved = ideal_times(kernel.operator, hardware, kernel.shape)
+    large = moved > CACHE_MULTIPLE * np.asarray(hardware.onchip_memory_bytes, float)
+    ideal = np.maximum(compute, np.where(large, memory, 0.0))
+    return np.asarray(ideal <= TOO_FAST * kernel.latency_s)
 
 
 def predict(surface: Surface, kernel: Kernel, hardware: Hardware) -> Latency:
@@ -183,13 +222,19 @@ def error_figures(errors: Array) -> dict[str, float]:
 
 
 def random_errors(kernel: Kernel, hardware: Hardware, seed: int = 1) -> Array:
-    """Return log(measured / predicted) of a random fifth of the rows, by a fit of the others."""
-    rows = len(kernel.latency_s)
-    order = np.random.default_rng(seed).permutation(rows)
-    cut = max(rows // 5, 1)
-    held, kept = kernel.select(np.sort(order[:cut])), kernel.select(np.sort(order[cut:]))
-    errors = log_errors(fit_surface(kept, hardware), held, hardware)
-    return errors[np.random.default_rng(seed).permutation(len(errors))]
+    """Return log(measured / predicted) of a random fifth of the rows, by a fit of the others.
+
+    Small tables are held out a fifth at a time until all rows were: their tenth worst row is
+    otherwise a matter of luck.
+    """
+    rng, rows = np.random.default_rng(seed), len(kernel.latency_s)
+    folds = np.array_split(rng.permutation(rows), 5)
+    errors = []
+    for fold in folds[: 1 if rows > DENSE else 5]:
+        kept = np.setdiff1d(np.arange(rows), fold)
+        surface = fit_surface(kernel.select(kept), hardware)
+        errors.append(log_errors(surface, kernel.select(np.sort(fold)), hardware))
+    return rng.permutation(np.concatenate(errors))
 
 
 def ninety(errors: Array) -> float:

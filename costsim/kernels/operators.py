@@ -62,6 +62,12 @@ def rate_key(operator: str, shape: Shape) -> str:
     return "bf16"
 
 
+def fastest_rate_key(operator: str, shape: Shape) -> str:
+    """Return the key of the fastest rate that a kernel may use: fp8 on an fp8 cache."""
+    narrow = variant(operator, shape).endswith("fp8") and operator not in ("gemm", "moe")
+    return "fp8" if narrow else rate_key(operator, shape)
+
+
 def _plain(dtype: str) -> str:
     """Return the data type whose kernels run at the same speed."""
     return {"fp16": "bf16", "tf32": "fp32"}.get(dtype, dtype)

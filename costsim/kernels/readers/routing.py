@@ -35,7 +35,8 @@ def power_law_load(
     u = rng.random((DRAWS, experts))
     weight = ((high**power - low**power) * u + low**power) ** (1.0 / power)
     share = weight / weight.sum(axis=1, keepdims=True)
-    counts = _made_whole(np.minimum(np.round(share * tokens * top_k), tokens), tokens * top_k)
+    rounded = np.minimum(np.round(share * tokens * top_k), tokens)
+    counts = _made_whole(rounded, share, tokens * top_k)
     ranks = counts[:, : experts // ep * ep].reshape(DRAWS, ep, -1)
     load = ranks.sum(axis=2)
     slowest = load.argmax(axis=1)
@@ -45,11 +46,11 @@ def power_law_load(
     return max(float(touched.mean()), 1.0), max(float(most.mean()) / mean, 1.0 / mean)
 
 
-def _made_whole(counts: Array, total: int) -> Array:
+def _made_whole(counts: Array, share: Array, total: int) -> Array:
     """Return the counts with what rounding lost dealt out again, largest experts first."""
     experts = counts.shape[1]
     missing = np.maximum(total - counts.sum(axis=1, keepdims=True), 0.0)
-    rank = (-counts).argsort(axis=1, kind="stable").argsort(axis=1)
+    rank = (-share).argsort(axis=1).argsort(axis=1)
     return counts + missing // experts + (rank < missing % experts)
 
 

@@ -1,0 +1,152 @@
+"""The fit: what it recovers, how it extrapolates, what its interval holds, what it notices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from costsim.hardware.loader import load_hardware
+from costsim.kernels.calibration import Calibration
+from costsim.kernels.correction import Correction, decode, encode, fit_correction
+from costsim.kernels.efficiency import Efficiency, roofline_latency
+from costsim.kernels.fit import fit, fit_surface, kernels, log_errors
+from costsim.kernels.holdout import hold_out, table_lookup
+from costsim.kernels.operators import operator_work
+from costsim.kernels.store import read_calibration, write_calibration
+from costsim.kernels.table import KernelTable, make_table
+from costsim.validation.kernels import validate_kernels
+
+H100 = load_hardware("h100_sxm")
+TRUE = Efficiency(0.8, 0.9, 2e6, 4e-6, 3.0)
+
+
+def made_gemms(
+    noise: float = 0.02, slow: float = 1.0, seed: int = 0, shift: float = 1.0
+) -> KernelTable:
+    """GEMMs of a machine whose efficiencies are known, with noise."""
+    rng = np.random.default_rng(seed)
+    m, n, k = (x.ravel() for x in np.meshgrid(
+        np.ceil(shift * 2.0 ** np.arange(0, 14)), 2.0 ** np.arange(8, 15), 2.0 ** np.arange(8, 15)))
+    shape = {"m": m, "n": n, "k": k}
+    work = operator_work("gemm", shape)
+    seconds = roofline_latency(work, H100.peak("bf16"), H100.memory_bandwidth_bytes_per_s,
+                               H100.compute_units, TRUE).seconds
+    return make_table("gemm", shape, seconds * slow * np.exp(noise * rng.normal(size=len(m))),
+                      software="made")
+
+
+def test_the_physics_recovers_the_parameters_it_was_made_with() -> None:
+    (kernel,) = kernels(made_gemms(noise=0.01))
+    found = fit_surface(kernel, H100).efficiency
+    assert found.compute == pytest.approx(TRUE.compute, rel=0.03)
+    assert found.memory == pytest.approx(TRUE.memory, rel=0.05)
+    assert found.launch_s == pytest.approx(TRUE.launch_s, rel=0.05)
+
+
+def test_the_interval_holds_nine_in_ten_rows_not_seen() -> None:
+    calibration = fit([made_gemms(0.05)], H100)
+    (unseen,) = validate_kernels([made_gemms(0.05, seed=1, shift=0.8)], calibration, H100)
+    assert 0.85 <= unseen.coverage <= 0.95
+    assert abs(unseen.bias) < 0.02
+
+
+def test_a_device_at_half_its_rate_is_noticed() -> None:
+    calibration = fit([made_gemms()], H100)
+    (fine,) = validate_kernels([made_gemms(seed=3)], calibration, H100)
+    (slow,) = validate_kernels([made_gemms(slow=2.0)], calibration, H100)
+    assert fine.suspicion == "" and fine.passed
+    assert "2 times" in slow.suspicion and not slow.passed
+    assert slow.bias == pytest.approx(1.0, abs=0.1)
+
+
+def test_outliers_do_not_move_the_fit() -> None:
+    table = made_gemms(0.01)
+    table.latency_s[::20] *= 30.0
+    (kernel,) = kernels(table)
+    clean = np.ones(len(table), bool)
+    clean[::20] = False
+    errors = log_errors(fit_surface(kernel, H100), kernel, H100)[clean]
+    assert np.median(np.abs(errors)) < 0.03
+
+
+def test_held_out_blocks_beat_table_and_roofline_on_known_physics() -> None:
+    (kernel,) = kernels(made_gemms(0.02))
+    blocks = hold_out(kernel, H100, 0.05)
+    assert len(blocks) == 2
+    for block in blocks:
+        ours, table, roofline = (np.median(np.abs(e)) for e in
+                                 (block.fit, block.table, block.roofline))
+        assert ours < table and ours < roofline
+
+
+def test_table_lookup_interpolates_and_extends_power_laws_exactly() -> None:
+    m = 2.0 ** np.arange(10)
+    table = make_table("gemm", {"m": m, "n": 64.0, "k": 64.0}, 1e-6 * m**0.7)
+    (kernel,) = kernels(table)
+    held = kernel.select(np.array([0, 5, 9]))
+    kept = kernel.select(np.array([1, 2, 3, 4, 6, 7, 8]))
+    np.testing.assert_allclose(table_lookup(kept, held, "m"), held.latency_s, rtol=1e-9)
+
+
+def test_a_correction_fades_to_the_physics_outside_its_grid() -> None:
+    grid = Correction((np.array([0.0, 1.0, 2.0]),), np.array([0.1, 0.2, 0.3]))
+    value, outside = grid.at((np.array([0.5, 2.0, 5.0, 40.0]),))
+    np.testing.assert_allclose(value[:2], [0.15, 0.3])
+    assert value[2] == pytest.approx(0.3 / np.e)
+    assert abs(value[3]) < 1e-5
+    np.testing.assert_allclose(outside, [0.0, 0.0, 3.0, 38.0])
+
+
+def test_interpolation_is_the_same_for_open_meshes_and_flat_points() -> None:
+    rng = np.random.default_rng(0)
+    axes = (np.array([0.0, 1.0, 3.0]), np.array([0.0, 2.0, 5.0, 6.0]), np.array([1.0]))
+    grid = Correction(axes, rng.normal(size=(3, 4, 1)))
+    x, y = rng.uniform(-1, 4, (7, 1)), rng.uniform(-1, 7, (1, 5))
+    mesh = grid.at((x, y, 1.0))[0]
+    flat = grid.at(tuple(a.ravel() for a in np.broadcast_arrays(x, y, np.ones((7, 5)))))[0]
+    np.testing.assert_allclose(mesh.ravel(), flat, atol=1e-12)
+    single = grid.at((x[3, 0], y[0, 2], 1.0))[0]
+    assert single == pytest.approx(mesh[3, 2])
+
+
+def test_a_fitted_grid_finds_a_smooth_residual() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(0, 8, 3000), rng.uniform(0, 8, 3000)
+    truth = 0.2 * np.sin(x / 2) + 0.05 * y
+    grid = fit_correction((x, y), truth + 0.01 * rng.normal(size=3000), (12, 6))
+    assert np.median(np.abs(grid.at((x, y))[0] - truth)) < 0.01
+
+
+def test_packed_grids_come_back_to_within_half_a_step() -> None:
+    rng = np.random.default_rng(0)
+    grid = Correction((np.arange(5.0), np.arange(4.0)), rng.normal(size=(5, 4)))
+    packed = encode(grid)
+    np.testing.assert_allclose(decode(packed).values, grid.values, atol=packed["step"] / 2 + 1e-9)
+
+
+def test_a_calibration_survives_its_file(tmp_path: Path) -> None:
+    calibration = fit([made_gemms()], H100, name="mine")
+    back = read_calibration(write_calibration(calibration, tmp_path / "mine.json"))
+    shape = {"m": np.array([1.0, 300.0, 5000.0]), "n": 4096.0, "k": 4096.0}
+    np.testing.assert_allclose(back.latency("gemm", H100, **shape).seconds,
+                               calibration.latency("gemm", H100, **shape).seconds, rtol=0.02)
+    assert back.about["rates"]["peak_flop_per_s"]["bf16"] == H100.peak("bf16")
+
+
+def test_what_ifs_scale_what_they_should() -> None:
+    calibration = fit([made_gemms()], H100)
+    faster = H100.with_fields(memory_bandwidth_bytes_per_s=2 * H100.memory_bandwidth_bytes_per_s)
+    small = {"m": 1.0, "n": 16384.0, "k": 16384.0}
+    before = calibration.latency("gemm", H100, **small).seconds
+    after = calibration.latency("gemm", faster, **small).seconds
+    assert 0.45 < after / before < 0.6
+    large = {"m": 8192.0, "n": 16384.0, "k": 16384.0}
+    assert calibration.latency("gemm", faster, **large).seconds == pytest.approx(
+        calibration.latency("gemm", H100, **large).seconds, rel=0.02)
+
+
+def test_without_measurements_the_roofline_says_how_little_it_knows() -> None:
+    latency = Calibration.roofline().latency("gemm", H100, m=1.0, n=4096.0, k=4096.0)
+    assert latency.log_error >= 0.3
