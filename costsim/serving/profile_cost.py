@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import NormalDist
 
 import numpy as np
 
@@ -275,6 +276,18 @@ def touched_experts(tokens: np.ndarray, experts: float, top_k: float) -> np.ndar
     return np.asarray(experts * -np.expm1(tokens * np.log1p(-top_k / experts)))
 
 
+def slowest_touched(tokens: np.ndarray, experts: float, top_k: float, ranks: int) -> np.ndarray:
+    """Return the distinct experts touched on the rank that has most of them.
+
+    Each of a rank's E/ranks experts is touched with p = 1 - (1 - k/E)^tokens; the mean of the
+    largest of ``ranks`` normal counts is their mean and z standard deviations (Blom 1958).
+    """
+    share = touched_experts(tokens, experts, top_k) / experts
+    held = experts / ranks
+    z = NormalDist().inv_cdf((ranks - 0.375) / (ranks + 0.25)) if ranks > 1 else 0.0
+    return np.minimum(held, held * share + z * np.sqrt(held * share * (1 - share)))
+
+
 def expert_times(rows: np.ndarray, most: int, experts: int, top_k: int, ranks: int) -> np.ndarray:
     """Return the seconds of one rank's experts of a layer by the tokens of all ranks.
 
@@ -288,7 +301,7 @@ def expert_times(rows: np.ndarray, most: int, experts: int, top_k: int, ranks: i
         experts, top_k, ranks: as in `ExpertProfileCost`.
     """
     tokens = np.arange(1, most + 1, dtype=float)
-    touched = touched_experts(tokens, experts, top_k) / ranks
+    touched = slowest_touched(tokens, experts, top_k, ranks)
     counts = [c for c in np.unique(rows[:, 0]) if np.sum(rows[:, 0] == c) >= 2]
     found = np.array([_along_experts(rows[rows[:, 0] == count], touched) for count in counts])
     logs = np.log2(counts)

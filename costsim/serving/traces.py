@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -21,6 +22,9 @@ import numpy as np
 from costsim.errors import InputError, suggestion
 
 MAX_TOKENS = 2**31
+_DATE = re.compile(
+    r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?"
+)
 CHARACTERS_PER_TOKEN = 4.0
 """Used for ShareGPT text, whose tokenizer is not at hand; a common figure for English."""
 
@@ -169,11 +173,14 @@ def _tokens(text: str, where: str, name: str) -> int:
 
 
 def _seconds_reader() -> Any:
-    """Return a reader of times that are seconds, or dates with up to nine decimals."""
-    last: tuple[str, float] = ("", 0.0)
+    """Return a reader of times that are seconds, or dates with up to nine decimals.
+
+    Dates count from the first one read: a double holds a date since 1970 to 0.2 us only.
+    """
+    whole_of: dict[str, int] = {}
+    origin: list[int] = []
 
     def read(text: str, where: str) -> float:
-        nonlocal last
         try:
             value = float(text)
         except ValueError:
@@ -182,15 +189,20 @@ def _seconds_reader() -> Any:
             if not np.isfinite(value) or value < 0:
                 raise InputError(f"{where}: time = {text}: must be finite and not negative")
             return value
-        whole, _, decimals = text.strip().partition(".")
-        digits = decimals.removesuffix("Z").split("+")[0]
-        if whole != last[0]:
+        found = _DATE.fullmatch(text.strip())
+        if not found:
+            raise InputError(f"{where}: time '{text}' is neither seconds nor a date")
+        day, decimals, zone = found.groups()
+        key = day + (zone or "+00:00").replace("Z", "+00:00")
+        if key not in whole_of:
+            whole_of.clear()
             try:
-                stamp = datetime.fromisoformat(whole + "+00:00").timestamp()
+                whole_of[key] = int(datetime.fromisoformat(key).timestamp())
             except ValueError:
                 raise InputError(f"{where}: time '{text}' is neither seconds nor a date") from None
-            last = (whole, stamp)
-        return last[1] + (float(f"0.{digits}") if digits.isdigit() else 0.0)
+        if not origin:
+            origin.append(whole_of[key])
+        return whole_of[key] - origin[0] + float(f"0.{decimals or 0}")
 
     return read
 

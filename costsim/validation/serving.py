@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from costsim.errors import InputError
-from costsim.hardware.loader import load_hardware
 from costsim.hardware.accelerator import Hardware
+from costsim.hardware.loader import load_hardware
 from costsim.loading import read_json, read_toml
-from costsim.models.loader import load_model
 from costsim.models.architecture import Model
+from costsim.models.loader import load_model
 from costsim.serving.fleet import ReplicaSpec
 from costsim.serving.profile_cost import (
     AttentionTable,
@@ -302,3 +302,22 @@ def replay(folder: Path, speed: float = 1.0) -> Replay:
 def _model_name(name: str) -> str:
     short = name.split("/")[-1].lower()
     return short.removesuffix("-instruct-2507")
+
+
+def report(folder: Path) -> str:
+    """Return a Markdown table of all runs in a folder, beside LLMServingSim's own errors."""
+    published = read_toml(Path(__file__).with_name("serving_published.toml"))
+    lines = [
+        "| run | figure | measured | predicted | error | LLMServingSim |",
+        "|---|---|---|---|---|---|",
+    ]
+    for path in sorted(p for p in folder.iterdir() if p.is_dir()):
+        theirs = published["errors"].get(path.name, {})
+        for row in replay(path).rows():
+            name = f"{row['figure']} {row['statistic']}".strip()
+            other = f"{theirs[name]:+.1f} %" if name in theirs else ""
+            lines.append(
+                f"| {path.name} | {name} | {row['measured']:.4g} | {row['predicted']:.4g} | "
+                f"{100 * row['error']:+.1f} % | {other} |"
+            )
+    return "\n".join(lines) + "\n"
