@@ -1,0 +1,1 @@
+"""Microbenchmarks of this machine: kernels timed with warm-up, repeats and spread."""

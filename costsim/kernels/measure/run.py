@@ -1,0 +1,153 @@
+"""Runs microbenchmarks and returns their kernel tables and how noisy the machine was."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from costsim.errors import unknown_name
+from costsim.kernels.measure.cases import Case
+from costsim.kernels.measure.journal import Journal
+from costsim.kernels.measure.machine import Machine
+from costsim.kernels.measure.noise import NoiseReport
+from costsim.kernels.measure.timing import time_call
+from costsim.kernels.table import KernelTable, make_table
+
+Progress = Callable[[int, int, str], None]
+BACKENDS = ("auto", "numpy", "torch", "cuda")
+# How often the reference kernel is timed again.
+REFERENCE_EVERY_S = 2.0
+REFERENCE = Case("gemm", {"m": 64, "n": 512, "k": 512})
+
+
+class Backend(Protocol):
+    """What runs kernels."""
+
+    name: str
+    device: str
+    dtypes: tuple[str, ...]
+
+    def prepare(self, operator: str, shape: Any) -> tuple[Callable[[], object], dict[str, Any]]:
+        """Return a call and shape columns decided by its data."""
+
+    def synchronise(self) -> None:
+        """Wait until the device has finished."""
+
+
+def make_backend(name: str, machine: Machine) -> Backend:
+    """Return a backend by name; ``auto`` is torch where it is installed, else NumPy.
+
+    Raises:
+        InputError: an unknown name, or one that needs what is not here.
+    """
+    from importlib.util import find_spec
+
+    from costsim.kernels.measure.numpy_kernels import NumpyBackend
+    from costsim.kernels.measure.torch_kernels import TorchBackend
+
+    if name not in BACKENDS:
+        raise unknown_name("backend", name, BACKENDS)
+    if name == "auto":
+        name = "torch" if find_spec("torch") else "numpy"
+    if name == "numpy":
+        return NumpyBackend(machine.cache_bytes)
+    return TorchBackend("cuda" if name == "cuda" else "cpu", machine.cache_bytes)
+
+
+@dataclass
+class Measurements:
+    """What was measured.
+
+    Args:
+        tables: one for each operator.
+        noise: of the machine meanwhile.
+        taken_over: measurements found in the journal.
+        seconds: the run took.
+    """
+
+    tables: list[KernelTable]
+    noise: NoiseReport
+    taken_over: int
+    seconds: float
+
+
+def measure(
+    backend: Backend, cases: Sequence[Case], machine: Machine, journal: Journal,
+    case_budget_s: float = 0.1, total_budget_s: float = np.inf, progress: Progress | None = None,
+) -> Measurements:
+    """Measure cases one after the other.
+
+    Args:
+        backend: what runs them.
+        cases: in the order they are measured.
+        machine: recorded with the tables.
+        journal: of finished cases; these are not measured again.
+        case_budget_s: sampling time of one case.
+        total_budget_s: start no further case after this.
+        progress: called with done, total and what comes next.
+    """
+    start = time.perf_counter()
+    noise = NoiseReport(notes=machine.notes(), load_average=_load())
+    reference = _reference(backend)
+    taken, next_reading = sum(c.key in journal.done for c in cases), 0.0
+    for number, case in enumerate(cases):
+        elapsed = time.perf_counter() - start
+        if elapsed >= next_reading:
+            noise.add(elapsed, time_call(reference, 0.02, backend.synchronise).median_s)
+            next_reading = elapsed + REFERENCE_EVERY_S
+        if progress:
+            progress(number, len(cases), case.operator)
+        if case.key not in journal.done and elapsed < total_budget_s:
+            _measure_one(backend, case, journal, case_budget_s)
+    seconds = time.perf_counter() - start
+    noise.add(seconds, time_call(reference, 0.02, backend.synchronise).median_s)
+    return Measurements(as_tables(cases, journal, backend, machine), noise, taken, seconds)
+
+
+def _reference(backend: Backend) -> Callable[[], object]:
+    dtype = backend.dtypes[0]
+    return backend.prepare("gemm", {**REFERENCE.shape, "dtype": dtype, "activation": dtype})[0]
+
+
+def _load() -> float:
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+
+
+def _measure_one(backend: Backend, case: Case, journal: Journal, budget_s: float) -> None:
+    call, more = backend.prepare(case.operator, case.shape)
+    timing = time_call(call, budget_s, backend.synchronise)
+    journal.add(case.key, median_s=timing.median_s, spread=timing.spread,
+                samples=timing.samples, more=more)
+
+
+def as_tables(
+    cases: Sequence[Case], journal: Journal, backend: Backend, machine: Machine
+) -> list[KernelTable]:
+    """Return the tables of the cases that are done."""
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        if case.key in journal.done:
+            groups.setdefault(case.operator, []).append(case)
+    versions = machine.versions
+    version = versions.get("torch", "") if backend.name == "torch" else (
+        f"{versions['numpy']} {versions.get('blas', '')}".strip())
+    about = {"device": f"{machine.processor} ({machine.cores} cores)", "software": backend.name,
+             "version": version, "source": "costsim calibrate",
+             "date": datetime.date.today().isoformat()}
+    return [_table(operator, group, journal, about) for operator, group in sorted(groups.items())]
+
+
+def _table(
+    operator: str, cases: Sequence[Case], journal: Journal, about: dict[str, str]
+) -> KernelTable:
+    rows = [journal.done[c.key] for c in cases]
+    shapes = [{**c.shape, **row["more"]} for c, row in zip(cases, rows, strict=True)]
+    shape = {name: np.array([s[name] for s in shapes]) for name in shapes[0]}
+    return make_table(operator, shape, [r["median_s"] for r in rows],
+                      [r["spread"] for r in rows], **about)
