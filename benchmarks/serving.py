@@ -20,6 +20,7 @@ from costsim.serving.simulation import simulate
 from costsim.serving.step_cost import AffineCost, StepCost
 from costsim.serving.traffic import Traffic, load_traffic
 
+SCHEDULER = Scheduler(max_num_seqs=256, max_num_batched_tokens=2048)
 LLAMA_70B_KV_TOKENS = 4 * 80e9 * 0.9 / 327_680 - 141e9 / 327_680
 """Four accelerators of 80 GB, 141 GB of bf16 weights, 327,680 bytes of cache per token."""
 
@@ -42,9 +43,7 @@ def timed(replicas: ReplicaSpec, traffic: Traffic, mode: str) -> tuple[float, fl
 
 def saturated(trace: str, requests: int) -> None:
     """One replica that is offered far more than it can serve."""
-    spec = ReplicaSpec(
-        llama_2_70b(), int(LLAMA_70B_KV_TOKENS), Scheduler(max_num_seqs=256), accelerators=4
-    )
+    spec = ReplicaSpec(llama_2_70b(), int(LLAMA_70B_KV_TOKENS), SCHEDULER)
     flow = load_traffic({"trace": trace, "requests": requests}).at_rate(20.0)
     fast, served = timed(spec, flow, "fast")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
@@ -56,13 +55,11 @@ def saturated(trace: str, requests: int) -> None:
 
 def fleet(trace: str, requests: int, replicas: int = 100) -> None:
     """A fleet with least-outstanding routing at about 70 % of its capacity."""
-    spec = ReplicaSpec(
-        llama_2_70b(), int(LLAMA_70B_KV_TOKENS), Scheduler(max_num_seqs=256), count=replicas
-    )
+    spec = ReplicaSpec(llama_2_70b(), int(LLAMA_70B_KV_TOKENS), SCHEDULER, count=replicas)
     flow = load_traffic({"trace": trace, "requests": requests}).at_rate(3.0 * replicas)
     fast, _ = timed(spec, flow, "fast")
-    slow, _ = timed(spec, load_traffic({"trace": trace, "requests": 20_000}).at_rate(3.0 * replicas),
-                    "steps")  # fmt: skip
+    few = load_traffic({"trace": trace, "requests": 20_000}).at_rate(3.0 * replicas)
+    slow, _ = timed(spec, few, "steps")
     print(f"fleet of {replicas}: fast {fast:,.0f} requests/s; step by step {slow:,.0f}; "
           f"ratio {fast / slow:.1f}")  # fmt: skip
 
@@ -71,12 +68,12 @@ def scaling(trace: str) -> None:
     """Cost per request over the length of the trace and over the number of replicas."""
     cost = llama_2_70b()
     for requests in (1_000, 10_000, 100_000, 1_000_000):
-        spec = ReplicaSpec(cost, int(LLAMA_70B_KV_TOKENS), Scheduler(max_num_seqs=256))
+        spec = ReplicaSpec(cost, int(LLAMA_70B_KV_TOKENS), SCHEDULER)
         flow = load_traffic({"trace": trace, "requests": requests}).at_rate(3.0)
-        print(f"1 replica, {requests:>9,} requests: {1e6 / timed(spec, flow, 'fast')[0]:.1f} us each")
+        each = 1e6 / timed(spec, flow, "fast")[0]
+        print(f"1 replica, {requests:>9,} requests: {each:.1f} us each")
     for replicas in (1, 10, 100, 1000):
-        spec = ReplicaSpec(cost, int(LLAMA_70B_KV_TOKENS), Scheduler(max_num_seqs=256),
-                           count=replicas)  # fmt: skip
+        spec = ReplicaSpec(cost, int(LLAMA_70B_KV_TOKENS), SCHEDULER, count=replicas)
         flow = load_traffic({"trace": trace, "requests": 100_000}).at_rate(3.0 * replicas)
         each = 1e6 / timed(spec, flow, "fast")[0]
         print(f"{replicas:>5} replicas, 100,000 requests: {each:.1f} us each")

@@ -11,9 +11,13 @@ _SHIFT = 1 << 32
 class DecodeBatch(Protocol):
     """Decoding requests of one replica and the KV blocks that their growth takes."""
 
-    size: int
-    context: int
-    """Tokens read by the next step: all contexts, each with the token of that step."""
+    @property
+    def size(self) -> int:
+        """Requests that decode."""
+
+    @property
+    def context(self) -> int:
+        """Tokens read by the next step: all contexts, each with the token of that step."""
 
     def join(self, request: int, context: int, steps: int) -> None:
         """Add a request with ``context`` tokens in the cache and ``steps`` tokens to come."""
@@ -99,6 +103,9 @@ class LeapBatch:
 
     def longest(self) -> int:
         if self.longs is None:
+            self.longs = [(-base, request) for request, base in self.base.items()]
+            heapq.heapify(self.longs)
+        if len(self.longs) > 4 * self.size + 64:
             self.longs = [(-base, request) for request, base in self.base.items()]
             heapq.heapify(self.longs)
         longs, base = self.longs, self.base

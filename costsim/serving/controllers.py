@@ -122,11 +122,15 @@ class RollingRestart:
         replica = fleet.replicas[self.at]
         if not replica.up:
             self.state = "waiting"
-        elif not any(m.load or m.held for m in replica.together()) or now - self.since > self.drain_limit_s:
+        elif self._empty(replica) or now - self.since > self.drain_limit_s:
             fleet.fail(replica)
             self.state, self.next_time = "down", now + self.down_s
             return
         self.next_time = now + self.check_s
+
+    @staticmethod
+    def _empty(replica: Replica) -> bool:
+        return not any(m.load or m.held for m in replica.together())
 
     def _next(self, fleet: Fleet, now: float) -> bool:
         self.at += 1

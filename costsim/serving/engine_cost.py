@@ -14,7 +14,7 @@ from costsim.engine.memory import memory_budget
 from costsim.engine.speculation import tokens_per_step
 from costsim.engine.step import step_time
 from costsim.errors import DoesNotFitError
-from costsim.serving.fleet import ReplicaSpec
+from costsim.serving.pool import ReplicaSpec
 from costsim.serving.scheduler import Scheduler
 from costsim.serving.step_cost import Chunk, DecodeLine
 
@@ -177,6 +177,7 @@ def replica_of(
     room //= stages
     return ReplicaSpec(
         cost, room, rules, count * stages, pool, role, machines,
-        idle_w=machines * float(np.max(hardware.idle_w)), busy_w=machines * float(np.max(hardware.tdp_w)),
+        idle_w=machines * float(np.max(hardware.idle_w)),
+        busy_w=machines * float(np.max(hardware.tdp_w)),
         kv_bytes_per_token=float(np.max(budget.kv_bytes_per_token)) * machines,
     )  # fmt: skip

@@ -37,7 +37,7 @@ class IntervalCounter:
         self.total_s += other.total_s
 
     def quantiles(self, shares: list[float]) -> list[float]:
-        """Return the durations below which these shares of all gaps lie; NaN where there are none."""
+        """Return the durations below which these shares of all gaps lie; NaN if there are none."""
         if not self.count:
             return [math.nan] * len(shares)
         keys = np.array(sorted(self.bins))

@@ -68,9 +68,9 @@ class RequestTable:
         """
         count = len(columns["arrival"])
         if block_hashes is not None or self.block_hashes is not None:
-            held = self.block_hashes if self.block_hashes is not None else [()] * len(self)
-            held.extend(block_hashes if block_hashes is not None else [()] * count)
-            self.block_hashes = held
+            if self.block_hashes is None:
+                self.block_hashes = [()] * len(self)
+            self.block_hashes.extend(block_hashes if block_hashes is not None else [()] * count)
         for name in _INTEGERS:
             default = -1 if name in ("session", "replica") else 0
             values = np.asarray(columns.get(name, np.full(count, default)), dtype=np.int64)

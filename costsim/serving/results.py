@@ -166,7 +166,8 @@ class SimulationResult:
         span = max(self.duration_s - self.warmup_s, 1e-300)
         busy = sum(use.busy_s for use in self.replicas) or math.nan
         figures: dict[str, Any] = {
-            name: self.statistics(name) for name in ("ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s")
+            name: self.statistics(name)
+            for name in ("ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s")
         }
         counts = self.counts()
         return figures | {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from costsim.serving.traffic import Sessions
 
 if TYPE_CHECKING:
-    from costsim.serving.fleet import Fleet
+    from costsim.serving.fleet_core import FleetCore
 
 _PER_SESSION = 1 << 24
 
@@ -32,7 +33,7 @@ class Conversations:
         self.home: dict[int, int] = {}
         self.limit = float("inf")
 
-    def after(self, fleet: Fleet, request: int, now: float) -> None:
+    def after(self, fleet: FleetCore, request: int, now: float) -> None:
         """A request has left the fleet: plan the one that follows, if any."""
         session = self.home.get(request, request)
         turn = self.turn.get(session, 1)
@@ -48,7 +49,7 @@ class Conversations:
         self._append(fleet, session, request, when, random)
 
     def _append(
-        self, fleet: Fleet, session: int, last: int, when: float, random: np.random.Generator
+        self, fleet: FleetCore, session: int, last: int, when: float, random: np.random.Generator
     ) -> None:
         rules, table = self.sessions, fleet.requests
         before = table.prompt[last] + table.output[last] if rules.grows else 0
@@ -68,8 +69,8 @@ class Conversations:
         self.home[request] = session
         fleet.arrive_at(request, when)
 
-    def _hashes(self, before: object, session: int, tokens: int) -> tuple[int, ...]:
+    def _hashes(self, before: Sequence[int], session: int, tokens: int) -> tuple[int, ...]:
         """Return the hashes of the last request's blocks, and of the session's own after them."""
-        known = tuple(before)  # type: ignore[call-overload]
+        known = tuple(before)
         more = range(len(known), tokens // self.hash_tokens)
         return known + tuple(-(session * _PER_SESSION + at) - 1 for at in more)

@@ -65,7 +65,7 @@ class DecodeLine:
     def steps_until(
         self, context: float, growth: int, most: int, span_s: float
     ) -> tuple[int, float]:
-        """Return the fewest steps (at least 1, at most ``most``) lasting ``span_s``, and their time."""
+        """Return the fewest steps (1 to ``most``) that last ``span_s``, and their time."""
         low, high = 1, most
         total = self.total
         mean = self.seconds(context)

@@ -1,4 +1,4 @@
-"""What the fleet is asked: requests as columns, and the closed loops and sessions that make more."""
+"""What the fleet is asked: requests as columns, and the sessions that make more of them."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Traffic:
             arrival=self.arrival[row] + rounds * span,
             prompt=self.prompt[row],
             output=self.output[row],
-            block_hashes=None if hashes is None else [hashes[i] for i in row],
+            block_hashes=None if hashes is None else [hashes[i] for i in row.tolist()],
             columns={name: values[row] for name, values in self.columns.items()},
         )
 

@@ -18,7 +18,7 @@ from costsim.errors import InputError
 from costsim.hardware.accelerator import Hardware
 from costsim.hardware.loader import load_hardware
 from costsim.loading import read_json, read_toml
-from costsim.models.architecture import Model
+from costsim.models.architecture import Attention, FeedForward, Model
 from costsim.models.loader import load_model
 from costsim.serving.fleet import ReplicaSpec
 from costsim.serving.profile_cost import (
@@ -101,7 +101,7 @@ def read_profile(folder: Path, model: Model, hardware: Hardware) -> KernelProfil
     least its weights' bytes over the memory bandwidth, and times of so few experts that they fit
     in the cache are left out.
     """
-    layer = model.layers[0]
+    ffn = _parts(model)[1]
     bandwidth = float(np.max(hardware.memory_bandwidth_bytes_per_s))
     floors = {name: count / bandwidth for name, count in _weight_bytes(model).items()}
     dense = _by_layer(folder / "profile_tp1_dense.csv")
@@ -110,9 +110,9 @@ def read_profile(folder: Path, model: Model, hardware: Hardware) -> KernelProfil
     for name in per_layer:
         dense[name] = dense[name].at_least(floors.get(name, 0.0))
     rows = np.zeros((0, 3))
-    if layer.ffn.kind == "moe":
+    if ffn.kind == "moe":
         rows = _rows(folder / "profile_tp1_moe.csv") * [1, 1, 1e-6]
-        one = 3 * model.hidden_size * layer.ffn.width * 2.0
+        one = 3 * model.hidden_size * ffn.width * 2.0
         rows = rows[rows[:, 1] * one > float(np.max(hardware.onchip_memory_bytes))]
     return KernelProfile(
         sum(kind.count for kind in model.layers),
@@ -125,16 +125,23 @@ def read_profile(folder: Path, model: Model, hardware: Hardware) -> KernelProfil
     )
 
 
+def _parts(model: Model) -> tuple[Attention, FeedForward]:
+    """Return attention and feed-forward of a model whose layers are all alike."""
+    layer = model.layers[0]
+    if not isinstance(layer.mixer, Attention) or layer.ffn is None:
+        raise InputError(f"{model.name}: only transformers with attention are replayed")
+    return layer.mixer, layer.ffn
+
+
 def _weight_bytes(model: Model) -> dict[str, float]:
     """Return the bytes (bf16) of the linear kernels of a layer."""
-    layer, hidden = model.layers[0], model.hidden_size
-    mixer = layer.mixer
+    (mixer, ffn), hidden = _parts(model), model.hidden_size
     queries = mixer.heads * mixer.head_dim
     sizes = {
         "qkv_proj": hidden * (queries + 2 * mixer.kv_heads * mixer.head_dim),
         "o_proj": hidden * queries,
-        "gate_up_proj": 2 * hidden * layer.ffn.width,
-        "down_proj": hidden * layer.ffn.width,
+        "gate_up_proj": 2 * hidden * ffn.width,
+        "down_proj": hidden * ffn.width,
     }
     return {name: 2.0 * count for name, count in sizes.items()}
 
@@ -286,13 +293,15 @@ def replay(folder: Path, speed: float = 1.0) -> Replay:
     ranks = int(engine["data_parallel_size"])
     lockstep = None
     if ranks > 1:
-        ffn = model.layers[0].ffn
+        ffn = _parts(model)[1]
         lockstep = ExpertProfileCost(
             cost, ffn.experts, ffn.top_k, ranks, exchange(model.hidden_size, ffn.experts)
         )
     spec = ReplicaSpec(
         cost, KV_TOKENS,
-        Scheduler(max_num_seqs=int(engine["max_num_seqs"]), max_num_batched_tokens=budget, ahead=True),
+        Scheduler(
+            max_num_seqs=int(engine["max_num_seqs"]), max_num_batched_tokens=budget, ahead=True
+        ),
         ranks=ranks, lockstep=lockstep,
     )  # fmt: skip
     traffic = generated(run.arrival, run.prompt, run.output)

@@ -18,7 +18,7 @@ from costsim.serving.results import SimulationResult
 from costsim.serving.scheduler import Scheduler
 from costsim.serving.simulation import simulate
 from costsim.serving.step_cost import AffineCost
-from costsim.serving.traffic import Sessions, Traffic, generated
+from costsim.serving.traffic import Sessions, generated
 
 pytestmark = pytest.mark.theory
 STEP_S = 1e-4

@@ -17,13 +17,12 @@ LIMITS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "duration"), [(DENSE, 0.02), (SPARSE, 0.025)])
-def test_times_of_a_real_server(shared_data: Path, name: str, duration: float) -> None:
-    """The MoE run ends 2.1 % early where 2 % was asked for: docs/serving.md says what is missing."""
+@pytest.mark.parametrize("name", [DENSE, SPARSE])
+def test_times_of_a_real_server(shared_data: Path, name: str) -> None:
     found = replay(shared_data / name)
     for (figure, statistic), limit in LIMITS.items():
         assert abs(found.error(figure, statistic)) < limit, (figure, statistic)
-    assert abs(found.error("duration_s")) < duration
+    assert abs(found.error("duration_s")) < 0.02
 
 
 def test_an_accelerator_a_tenth_faster_is_caught(shared_data: Path) -> None:
