@@ -68,9 +68,9 @@ CASES = (
     Case("qwen3-32b", "Qwen/Qwen3-32B", "b200_sxm", "b200_sxm", 4, 1024, 8192, 1.0, 0.02, "fp8",
          "fp8"),
     Case("qwen3-30b-a3b", "Qwen/Qwen3-30B-A3B", "h100_sxm", "h100_sxm", 4, 4000, 500, 1.0, 0.03,
-         "fp8", "fp8"),
+         "fp8_block"),
     Case("qwen3-235b-a22b", "Qwen/Qwen3-235B-A22B", "h200_sxm", "h200_sxm", 8, 4000, 1000, 2.0,
-         0.04, "fp8", "fp8"),
+         0.04, "fp8_block"),
     Case("mixtral-8x7b", "mistralai/Mixtral-8x7B-v0.1", "h100_sxm", "h100_sxm", 4, 1024, 512, 1.0,
          0.03, "bf16"),
     Case("deepseek-v3", "deepseek-ai/DeepSeek-V3", "h200_sxm", "h200_sxm", 8, 4000, 1000, 3.0,
@@ -89,7 +89,8 @@ def ours(case: Case) -> dict[str, Any]:
     """Return our best point, how long the search took and how many points it had."""
     model, hardware = load_model(case.model), load_hardware(case.hardware)
     own = Precision.of_checkpoint(model.quantisation)
-    precision = own if own.experts == case.weights else Precision.uniform(case.weights)
+    low = "fp8" if case.weights == "fp8_block" else case.weights
+    precision = own if own.experts == case.weights else Precision.uniform(case.weights, low)
     precision = Precision(precision.attention, precision.ffn, precision.experts, precision.head,
                           precision.activation, case.kv)
     arguments: dict[str, Any] = {
@@ -111,6 +112,24 @@ def _summary(found: Found, seconds: float) -> dict[str, Any]:
     return {**result, "layout": str(deployment.layout), "batch": int(found.batch[best]),
             "per_accelerator": float(found.output_tokens_per_s_per_accelerator[best]),
             "ttft_s": float(found.ttft_s[best]), "tpot_s": float(found.tpot_s[best])}
+
+
+def _config_of(name: str) -> str:
+    """Return a folder with the package's own config where it does not know the name by itself."""
+    import shutil
+    import tempfile
+    from pathlib import Path
+
+    import aiconfigurator_core
+
+    configs = Path(aiconfigurator_core.__file__).parent / "model_configs"
+    known = configs / f"{name.replace('/', '--')}_config.json"
+    if not name.startswith("mistralai/") or not known.is_file():
+        return name
+    folder = Path(tempfile.gettempdir()) / "costsim-peers" / name.replace("/", "--")
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(known, folder / "config.json")
+    return str(folder)
 
 
 def layouts(case: Case, sparse: bool) -> list[tuple[int, int, int, int]]:
@@ -135,15 +154,21 @@ class Theirs:
             get_latest_database_version,
         )
 
-        version = get_latest_database_version(system, ENGINE)
-        self.database = get_database_view(system, ENGINE, version)
-        self.backend, self.version, self.points = get_backend(ENGINE), version, 0
-        self._run = self.backend.run_agg
-        self.backend.run_agg = self._counted
+        self.version = get_latest_database_version(system, ENGINE)
+        self.database = get_database_view(system, ENGINE, self.version)
+        self.points, self._new = 0, get_backend
 
-    def _counted(self, *given: Any, **named: Any) -> Any:
-        self.points += 1
-        return self._run(*given, **named)
+    def backend(self) -> Any:
+        """Return a backend that counts its points; it caches without the layout, so one each."""
+        backend = self._new(ENGINE)
+        run = backend.run_agg
+
+        def counted(*given: Any, **named: Any) -> Any:
+            self.points += 1
+            return run(*given, **named)
+
+        backend.run_agg = counted
+        return backend
 
     def search(self, case: Case, sparse: bool) -> dict[str, Any]:
         """Return their best point over all layouts, with time and number of points."""
@@ -177,10 +202,10 @@ class Theirs:
             tp, 1, dp, moe_tp, moe_ep, gemm_quant_mode=GEMM.get(case.weights, "bfloat16"),
             kvcache_quant_mode="fp8" if case.kv == "fp8" else "bfloat16",
             moe_quant_mode=MOE[case.weights])
-        model = get_model(case.theirs, config, ENGINE)
+        model = get_model(_config_of(case.theirs), config, ENGINE)
         wanted = RuntimeConfig(isl=case.isl, osl=case.osl, ttft=case.ttft_s * 1e3,
                                tpot=case.tpot_s * 1e3)
-        summary = self.backend.find_best_agg_result_under_constraints(
+        summary = self.backend().find_best_agg_result_under_constraints(
             model, self.database, wanted, max_batch_size=1024)
         frame = summary.get_summary_df()
         return dict(frame.iloc[0]) if len(frame) else None

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from costsim.models.architecture import Quantisation
 
+_ACTIVATIONS = {"fp8_block": "fp8", "int4": "bf16", "mxfp4": "bf16"}
+
 
 @dataclass(frozen=True)
 class Precision:
@@ -34,5 +36,10 @@ class Precision:
 
     @classmethod
     def uniform(cls, weights: str, activation: str = "", kv: str = "bf16") -> Precision:
-        """Return one data type for all weights but the head, which stays bf16."""
-        return cls(weights, weights, weights, "bf16", activation or weights, kv)
+        """Return one data type for all weights but the head, which stays bf16.
+
+        Where no type of the activations is given it is the weights', fp8 for fp8 weights scaled by
+        blocks, and bf16 for weight-only types.
+        """
+        activation = activation or _ACTIVATIONS.get(weights, weights)
+        return cls(weights, weights, weights, "bf16", activation, kv)
