@@ -26,6 +26,7 @@ from costsim.kernels.efficiency import (
 )
 from costsim.kernels.operators import (
     FEATURES,
+    WINDOWED,
     completed,
     fastest_rate_key,
     operator_work,
@@ -199,12 +200,17 @@ def _mismatch(operator: str, wanted: str, have: str) -> int:
     if operator == "linear_attention":
         same_phase = wanted.split(":")[1] == have.split(":")[1]
         return 1 if same_phase else UNRELATED
+    if operator not in ("gemm", "moe"):
+        other_code = wanted.endswith(WINDOWED) != have.endswith(WINDOWED)
+        wanted, have = wanted.removesuffix(WINDOWED), have.removesuffix(WINDOWED)
+        if wanted == have:
+            return 1
     ours, theirs = wanted.split(":"), have.split(":")
     if operator in ("gemm", "moe"):
         same_rate = rate_of(*ours) == rate_of(*theirs)
         return 1 + 4 * (not same_rate) + 2 * (ours[0] != theirs[0]) + (theirs != ["bf16", "bf16"])
     rates = [RATE_OF.get(a) == RATE_OF.get(b) for a, b in zip(ours, theirs, strict=True)]
-    return 1 + 2 * rates.count(False) + (set(theirs) != {"bf16"})
+    return 1 + 2 * rates.count(False) + (set(theirs) != {"bf16"}) + other_code
 
 
 def ideal_times(operator: str, hardware: Hardware, shape: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -213,7 +213,7 @@ def encode(correction: Correction, step: float = STEP) -> dict[str, Any]:
     """Return the grid as JSON: axes rounded, values as packed steps.
 
     Steps are signed bytes, differenced along the first axis (modulo 256, which undoes itself),
-    deflated, and written in base 85.
+    deflated, and written in base 64.
 
     Args:
         correction: to encode.
@@ -223,7 +223,7 @@ def encode(correction: Correction, step: float = STEP) -> dict[str, Any]:
         step *= 2.0
     steps = np.round(correction.values / step).astype(np.int8)
     change = np.diff(steps, axis=0, prepend=np.int8(0))
-    data = base64.b85encode(zlib.compress(change.tobytes(), 9)).decode("ascii")
+    data = base64.b64encode(zlib.compress(change.tobytes(), 9)).decode("ascii")
     return {"axes": [[round(float(x), 4) for x in a] for a in correction.axes],
             "step": step, "values": data}
 
@@ -231,7 +231,7 @@ def encode(correction: Correction, step: float = STEP) -> dict[str, Any]:
 def decode(data: dict[str, Any]) -> Correction:
     """Return the grid that `encode` wrote."""
     axes = tuple(np.array(a, float) for a in data["axes"])
-    raw = np.frombuffer(zlib.decompress(base64.b85decode(data["values"])), np.int8)
+    raw = np.frombuffer(zlib.decompress(base64.b64decode(data["values"])), np.int8)
     change = raw.reshape([len(a) for a in axes])
     steps = np.cumsum(change, axis=0, dtype=np.int8)
     return Correction(axes, steps.astype(float) * data["step"])

@@ -100,6 +100,8 @@ def _by_text(table: KernelTable) -> Iterator[tuple[Any, dict[str, str]]]:
         codes = codes * 64 + np.unique(table.shape[name], return_inverse=True)[1]
     if table.operator == "linear_attention":
         codes = codes * 2 + (table.shape["new_tokens"] <= 8)
+    if "window" in table.shape:
+        codes = codes * 2 + (table.shape["window"] > 0)
     for code in np.unique(codes):
         rows = np.flatnonzero(codes == code)
         yield rows, {n: str(table.shape[n][rows[0]]) for n in names}

@@ -64,7 +64,8 @@ def rate_key(operator: str, shape: Shape) -> str:
 
 def fastest_rate_key(operator: str, shape: Shape) -> str:
     """Return the key of the fastest rate that a kernel may use: fp8 on an fp8 cache."""
-    narrow = variant(operator, shape).endswith("fp8") and operator not in ("gemm", "moe")
+    narrow = variant(operator, shape).removesuffix(WINDOWED).endswith("fp8")
+    narrow = narrow and operator not in ("gemm", "moe")
     return "fp8" if narrow else rate_key(operator, shape)
 
 
@@ -82,12 +83,20 @@ def variant(operator: str, shape: Shape) -> str:
     kv = _plain(shape.get("kv_dtype", "bf16"))
     kv = "fp8" if kv == "fp8_block" else kv
     if operator in ("attention_prefill", "mla_prefill"):
-        return f"{weights}:{kv}"
+        return f"{weights}:{kv}{_windowed(shape)}"
     if operator in ("attention_decode", "mla_decode"):
-        return kv
+        return f"{kv}{_windowed(shape)}"
     if operator == "linear_attention":
         return f"{shape.get('kind', '')}:{_phase(shape['new_tokens'])}"
     return ""
+
+
+WINDOWED = "/window"
+
+
+def _windowed(shape: Shape) -> str:
+    """Return the mark of kernels that skip what a sliding window hides: they are other code."""
+    return WINDOWED if np.max(shape.get("window", 0)) > 0 else ""
 
 
 def _phase(new_tokens: Any) -> str:
@@ -107,8 +116,9 @@ def _attention_prefill(s: Shape) -> tuple[Any, ...]:
     q = np.maximum(np.asarray(s["new_tokens"], float), 1.0)
     length = 2.0 * work.attended_pairs(q, s["context"], s.get("window", 0)) / q
     group = np.asarray(s["heads"], float) / s["kv_heads"]
-    return (_log2(length), _log2(np.asarray(s["batch"], float) * s["heads"] * q / length),
-            _log2(group), _log2(s["head_dim"]))
+    # Few rows on a long context make this less than one.
+    wide = np.log2(np.maximum(np.asarray(s["batch"], float) * s["heads"] * q / length, 2.0**-14))
+    return _log2(length), wide, _log2(group), _log2(s["head_dim"])
 
 
 def _attention_decode(s: Shape) -> tuple[Any, ...]:
@@ -122,7 +132,8 @@ def _attention_decode(s: Shape) -> tuple[Any, ...]:
 def _mla_prefill(s: Shape) -> tuple[Any, ...]:
     q = np.maximum(np.asarray(s["new_tokens"], float), 1.0)
     length = 2.0 * work.attended_pairs(q, s["context"]) / q
-    return _log2(length), _log2(s["batch"] * q / length), _log2(s["heads"])
+    wide = np.log2(np.maximum(np.asarray(s["batch"], float) * q / length, 2.0**-14))
+    return _log2(length), wide, _log2(s["heads"])
 
 
 def _mla_decode(s: Shape) -> tuple[Any, ...]:
@@ -160,7 +171,7 @@ FEATURES: dict[str, Callable[[Shape], tuple[Any, ...]]] = {
 
 # Most nodes of the correction on each feature, and stiffness of its smoothing.
 NODES: dict[str, tuple[int, ...]] = {
-    "gemm": (24, 14, 14), "attention_prefill": (16, 14, 7, 5), "attention_decode": (16, 17, 7, 5),
+    "gemm": (24, 14, 14), "attention_prefill": (15, 13, 6, 4), "attention_decode": (15, 16, 7, 4),
     "mla_prefill": (18, 12, 8), "mla_decode": (12, 17, 8), "linear_attention": (12, 14, 10),
     "moe": (10, 7, 6, 6, 4), "elementwise": (20,), **dict.fromkeys(COLLECTIVES, (23, 6)),
 }

@@ -17,7 +17,7 @@ from costsim.kernels.efficiency import Efficiency
 from costsim.loading import read_json
 
 FOLDER = "hardware_profiles/calibrations"
-FORMAT = 1
+FORMAT = 2
 
 
 def shipped_calibrations() -> list[str]:

@@ -201,6 +201,16 @@ def _nccl(c: Columns) -> Found:
                 c["latency"][rows] * 1e-3)
 
 
+def _scale_matrix(c: Columns) -> Found:
+    """Yield fp8 quantisation (two bytes read, one written) as the element-wise kernel it is.
+
+    SGLang's rows are left out: the call that was timed is several unfused kernels.
+    """
+    c = _pick(c, c["kernel_source"] != "sglang")
+    if len(c["m"]):
+        yield "elementwise", {"bytes": 3.0 * c["m"] * c["k"]}, c["latency"] * 1e-3
+
+
 def _gated_deltanet(c: Columns) -> Found:
     yield from _recurrence(c, "gated_deltanet", {
         "key_heads": "num_k_heads", "value_heads": "num_v_heads", "key_dim": "head_k_dim",
@@ -221,5 +231,5 @@ _READERS: dict[str, Callable[[Columns], Found]] = {
     "gemm": _gemm, "context_attention": _attention_prefill,
     "generation_attention": _attention_decode, "context_mla": _mla_prefill,
     "generation_mla": _mla_decode, "moe": _moe, "custom_allreduce": _all_reduce, "nccl": _nccl,
-    "gdn": _gated_deltanet,
+    "gdn": _gated_deltanet, "scale_matrix": _scale_matrix,
 }
