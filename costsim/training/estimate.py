@@ -159,6 +159,7 @@ def step_time(
     own = local_parameters(model, plan)
     parts = {name: many * (getattr(forward, name) + getattr(back, name))
              for name in ("gemm", "attention", "scores", "elementwise", "network")}
+    parts["gradient accumulation"] = many * _accumulation_time(hardware, plan, own)
     parts["pipeline send"] = many * send
     parts["bubble"] = bubble_time(plan.schedule, plan.layout.pp, forward.total + 0.5 * send,
                                   back.total + 0.5 * send, plan.layout.virtual_stages)
@@ -220,6 +221,12 @@ def _exposed(
     behind = (back.compute, forward.compute) if plan.overlap_data else (0.0, 0.0)
     one = np.maximum(gather_s - behind[1], 0.0)
     return many * (one + np.maximum(reduce_s + gather_s - behind[0], 0.0))
+
+
+def _accumulation_time(hardware: Hardware, plan: TrainingPlan, own: Any) -> Any:
+    """Return the seconds a micro-batch takes to add its gradients to those held (read, written)."""
+    moved = 2.0 * plan.gradient_bytes * (own.dense + own.experts)
+    return moved / (np.asarray(hardware.memory_bandwidth_bytes_per_s, float) * LINK_EFFICIENCY)
 
 
 def _optimizer_time(hardware: Hardware, plan: TrainingPlan, own: Any) -> Any:

@@ -106,7 +106,8 @@ def _activations(model: Model, plan: TrainingPlan) -> Any:
     per_stage = total / np.asarray(at.pp, float)
     stored = tokens * per_stage * held
     if plan.recompute == "full":
-        largest = max(_kept(model, each, plan, "none") for each in layers)
+        largest = np.max(np.broadcast_arrays(
+            *(_kept(model, each, plan, "none") for each in layers)), axis=0)
         stored = stored + tokens * largest
     return stored
 

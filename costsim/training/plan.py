@@ -47,8 +47,9 @@ class TrainingLayout:
 
     def __str__(self) -> str:
         names = ("tp", "cp", "ep", "pp", "dp")
-        shown = [f"{n.upper()}{getattr(self, n)}" for n in names if getattr(self, n) != 1]
-        chunks = f" v{self.virtual_stages}" if self.virtual_stages != 1 else ""
+        shown = [f"{n.upper()}{getattr(self, n)}" for n in names
+                 if np.any(np.asarray(getattr(self, n)) != 1)]
+        chunks = f" v{self.virtual_stages}" if np.any(np.asarray(self.virtual_stages) != 1) else ""
         return (" ".join(shown) or "one accelerator") + f" mb{self.micro_batch}" + chunks
 
 
