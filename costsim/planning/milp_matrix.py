@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from costsim.planning.milp import Fleet
+    from costsim.planning.fleet import Fleet
 
 
 @dataclass

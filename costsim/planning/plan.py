@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from costsim.economics.api import ApiPrice, api_prices
 from costsim.errors import InputError
 from costsim.hardware.accelerator import Hardware
 from costsim.hardware.loader import load_hardware
@@ -20,12 +17,12 @@ from costsim.planning.executor import Executor
 from costsim.planning.milp import Solution
 from costsim.planning.plan_check import Held, check_plan, repaired
 from costsim.planning.plan_fleet import Problem, make_problem, solve_problem
+from costsim.planning.plan_json import plan_dict
 from costsim.planning.plan_options import PlanOptions
+from costsim.planning.plan_result import PlanResult
 from costsim.planning.plan_worth import (
     RunnerUp,
-    Worth,
     bill,
-    demand_shares,
     runners_up,
     spend_by_offer,
     worth_of,
@@ -37,78 +34,11 @@ from costsim.planning.workload import HOURS_PER_MONTH, Demand, demand_of
 Progress = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A fleet that carries the demands, what it costs, and what speaks for it.
-
-    Args:
-        problem: demands, hardware, pools. solution: the fleet.
-        options: terms and limits.
-        held: simulated targets of the last round; empty where not simulated.
-        rounds: of solving and simulating.
-        runners_up: fleets of one hardware alone. worth: of limits and targets; None: not asked.
-        bill: the month's $ by what it is for.
-        seconds: by phase (``points``, ``solve``, ``compare``, ``check``).
-        notes: of prices that are stale or rumoured, models that are rumoured.
-    """
-
-    problem: Problem
-    solution: Solution
-    options: PlanOptions
-    held: tuple[Held, ...]
-    rounds: int
-    runners_up: tuple[RunnerUp, ...]
-    worth: Worth | None
-    bill: dict[str, Any]
-    seconds: dict[str, float]
-    notes: tuple[str, ...] = ()
-    uncertainty: Any = field(default=None)
-
-    @property
-    def usd_per_month(self) -> float:
-        """The bill."""
-        return self.solution.usd
-
-    @property
-    def queries_per_month(self) -> float:
-        """Requests that are served."""
-        fleet = self.problem.fleet
-        return float((fleet.demand @ fleet.weights).sum() * 3600.0)
-
-    @property
-    def usd_per_query(self) -> float:
-        """The bill over all requests."""
-        return self.usd_per_month / self.queries_per_month
-
-    @property
-    def holds(self) -> bool | None:
-        """Whether every simulated target holds; None where nothing was simulated."""
-        return all(row.held for row in self.held) if self.held else None
-
-    def chips(self) -> dict[str, np.ndarray]:
-        """Return chips in service by hardware and hour."""
-        found: dict[str, np.ndarray] = {}
-        for c, pool in enumerate(self.problem.fleet.pools):
-            count = (self.solution.replicas[c] + self.solution.spot[c]) * pool.chips
-            name = self.problem.fleet.offers[pool.offer].name
-            if count.any():
-                found[name] = found.get(name, np.zeros(len(count))) + count
-        return found
-
-    def usd_by_demand(self) -> dict[str, float]:
-        """Return $ per query of each demand, by the capacity that it takes."""
-        fleet = self.problem.fleet
-        shares = demand_shares(self.problem, self.solution)
-        counts = fleet.demand @ fleet.weights * 3600.0
-        return {
-            d.name: self.usd_per_month * shares[d.name] / float(n)
-            for d, n in zip(self.problem.demands, counts, strict=True)
-        }
+class Plan(PlanResult):
+    """A finished plan; see `costsim.planning.plan_result.PlanResult` for its fields."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form."""
-        from costsim.planning.plan_json import plan_dict
-
         return plan_dict(self)
 
 
@@ -193,7 +123,7 @@ def plan_demands(
         clock.lap("compare")
     return Plan(
         problem, found, options, tuple(held), rounds, tuple(rivals), worth, bill(problem, found),
-        clock.seconds, tuple(_notes(problem, found, models, options)),
+        clock.seconds, (*_unheld(held, rounds), *_notes(problem, found, models, options)),
     )  # fmt: skip
 
 
@@ -212,6 +142,12 @@ def _distinct(names: Sequence[str], kind: str) -> None:
     twice = {n for n in names if names.count(n) > 1}
     if twice:
         raise InputError(f"plan: {kind} '{min(twice)}' is given twice")
+
+
+def _unheld(held: Sequence[Held], rounds: int) -> list[str]:
+    if not held or all(row.held for row in held):
+        return []
+    return [f"targets do not hold with confidence after {rounds} rounds; the plan is not enough"]
 
 
 def _notes(
@@ -234,15 +170,6 @@ def _notes(
     return sorted({n for n in notes if n})
 
 
-def api_rivals(demand: Demand) -> list[tuple[ApiPrice, float]]:
-    """Return the newest price of each API with the demand's weights, and its $ per query."""
-    found: dict[tuple[str, str], ApiPrice] = {}
-    for price in api_prices():
-        if price.model == demand.model:
-            found[price.provider, price.api] = price
-    return [(p, float(p.usd_per_query(demand.isl, demand.osl))) for p in found.values()]
-
-
 def load_plan(path: Path | str) -> tuple[list[Demand], list[Hardware], PlanOptions]:
     """Return demands, hardware and options of a plan's TOML file.
 
@@ -254,5 +181,5 @@ def load_plan(path: Path | str) -> tuple[list[Demand], list[Hardware], PlanOptio
     return read_plan(Path(path))
 
 
-__all__ = ["HOURS_PER_MONTH", "Plan", "PlanOptions", "api_rivals", "load_plan", "plan",
+__all__ = ["HOURS_PER_MONTH", "Plan", "PlanOptions", "load_plan", "plan",
            "plan_demands"]  # fmt: skip

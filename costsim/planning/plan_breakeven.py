@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costsim.economics.api import api_prices, yearly_decline
+from costsim.economics.api import ApiPrice, api_prices, yearly_decline
 from costsim.economics.breakeven import Option, break_even_date, break_even_utilisation
 from costsim.economics.energy import energy_usd_per_hour, load_region
 from costsim.economics.ownership import load_terms, ownership
@@ -17,7 +17,8 @@ from costsim.planning.plan_worth import spend_by_offer
 
 if TYPE_CHECKING:
     from costsim.hardware.accelerator import Hardware
-    from costsim.planning.plan import Plan
+    from costsim.planning.plan_result import PlanResult
+    from costsim.planning.workload import Demand
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class BreakEven:
         }  # fmt: skip
 
 
-def plan_break_even(plan: Plan, region: str = "us", start: date | None = None) -> BreakEven:
+def plan_break_even(plan: PlanResult, region: str = "us", start: date | None = None) -> BreakEven:
     """Return own against rent and API for a plan.
 
     Owning and reserving pay for the chips of the peak at all hours, on-demand chips and API
@@ -106,9 +107,7 @@ def _rents(kind: Hardware, chips: int) -> list[Option]:
     return options
 
 
-def _apis(plan: Plan, queries_per_hour: float) -> list[Option]:
-    from costsim.planning.plan import api_rivals
-
+def _apis(plan: PlanResult, queries_per_hour: float) -> list[Option]:
     if len(plan.problem.demands) != 1:
         return []
     options = []
@@ -118,3 +117,12 @@ def _apis(plan: Plan, queries_per_hour: float) -> list[Option]:
         options.append(Option(f"API {price.provider} {price.api}", decline_per_year=fall,
                               full_usd_per_hour=usd * queries_per_hour))  # fmt: skip
     return options
+
+
+def api_rivals(demand: Demand) -> list[tuple[ApiPrice, float]]:
+    """Return the newest price of each API with the demand's weights, and its $ per query."""
+    found: dict[tuple[str, str], ApiPrice] = {}
+    for price in api_prices():
+        if price.model == demand.model:
+            found[price.provider, price.api] = price
+    return [(p, float(p.usd_per_query(demand.isl, demand.osl))) for p in found.values()]

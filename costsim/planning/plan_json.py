@@ -11,10 +11,10 @@ from costsim.planning.plan_breakeven import plan_break_even
 from costsim.planning.plan_worth import spend_by_offer
 
 if TYPE_CHECKING:
-    from costsim.planning.plan import Plan
+    from costsim.planning.plan_result import PlanResult
 
 
-def plan_dict(plan: Plan) -> dict[str, Any]:
+def plan_dict(plan: PlanResult) -> dict[str, Any]:
     """Return everything a plan says, as numbers, words, lists and tables."""
     fleet, found = plan.problem.fleet, plan.solution
     return {
@@ -50,7 +50,7 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def pool_rows(plan: Plan) -> list[dict[str, Any]]:
+def pool_rows(plan: PlanResult) -> list[dict[str, Any]]:
     """Return one row for each pool in use."""
     rows = []
     fleet, found = plan.problem.fleet, plan.solution

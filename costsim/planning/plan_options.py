@@ -12,6 +12,7 @@ from costsim.economics.ownership import ownership
 from costsim.economics.prices import rent, terms_of
 from costsim.errors import InputError, unknown_name
 from costsim.hardware.accelerator import Hardware
+from costsim.planning.distributions import Distribution
 from costsim.planning.milp import Offer
 
 PLAN_TERMS = ("on_demand", "spot", "reserved_1y", "reserved_3y", "owned")
@@ -45,6 +46,8 @@ class PlanOptions:
         rel_gap: at which the solver stops.
         time_limit_s: of the solver.
         seed: of the simulation.
+        uncertain: distributions by input, in place of the usual ones of a study; names as in
+            `costsim.planning.uncertainty_plan.plan_inputs`, blanks may be underscores.
     """
 
     terms: tuple[str, ...] = ("on_demand", "reserved_1y", "reserved_3y")
@@ -70,6 +73,7 @@ class PlanOptions:
     rel_gap: float = 1e-3
     time_limit_s: float = 20.0
     seed: int = 0
+    uncertain: Mapping[str, Distribution] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what no plan can mean."""

@@ -12,6 +12,7 @@ from costsim.errors import InputError
 from costsim.hardware.accelerator import Hardware
 from costsim.hardware.loader import load_hardware
 from costsim.loading import read_toml, validate
+from costsim.planning.distributions import Distribution, from_table
 from costsim.planning.plan_options import PlanOptions
 from costsim.planning.targets import Target
 from costsim.planning.workload import Demand, demand_of
@@ -109,20 +110,22 @@ class PlanTable(BaseModel):
     requests: int = Field(default=3000, ge=100, le=1_000_000)
     disaggregated: bool = True
     seed: int = 0
+    uncertainty: dict[str, Any] = {}
 
 
 def read_plan(path: Path) -> tuple[list[Demand], list[Hardware], PlanOptions]:
     """Return demands, hardware and options of a plan's file."""
     keys = validate(PlanTable, read_toml(path), str(path))
     try:
+        uncertain = {k: from_table(v, f"uncertainty.{k}") for k, v in keys.uncertainty.items()}
         demands = [_demand(d, path.parent) for d in keys.demands]
         hardware = [load_hardware(h.name) for h in keys.hardware]
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    return demands, hardware, _options(keys)
+    return demands, hardware, _options(keys, uncertain)
 
 
-def _options(keys: PlanTable) -> PlanOptions:
+def _options(keys: PlanTable, uncertain: dict[str, Distribution]) -> PlanOptions:
     return PlanOptions(
         terms=tuple(keys.terms),
         limits={h.name: h.limit for h in keys.hardware if np.isfinite(h.limit)},
@@ -134,7 +137,7 @@ def _options(keys: PlanTable) -> PlanOptions:
         engine=keys.engine,
         prices={h.name: {str(t): p for t, p in h.prices.items()} for h in keys.hardware},
         confidence=keys.confidence, replications=keys.replications, requests=keys.requests,
-        disaggregated=keys.disaggregated, seed=keys.seed,
+        disaggregated=keys.disaggregated, seed=keys.seed, uncertain=uncertain,
     )  # fmt: skip
 
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from costsim.economics.prices import rent, terms_of
-from costsim.errors import InputError
+from costsim.errors import InputError, unknown_name
 from costsim.hardware.accelerator import Hardware
 from costsim.planning.distributions import Distribution, lognormal
 from costsim.planning.plan_points import Candidate
 from costsim.planning.plan_worth import spend_by_offer
 
 if TYPE_CHECKING:
-    from costsim.planning.plan import Plan
+    from costsim.planning.plan_result import PlanResult
 
 GROWTH = Distribution("lognormal", 0.8, 1.25)
 LENGTHS = Distribution("lognormal", 0.9, 1.0 / 0.9)
@@ -114,7 +114,7 @@ class PlanModel:
         return usd, chips
 
 
-def plan_inputs(plan: Plan, everything: bool = False) -> dict[str, Distribution]:
+def plan_inputs(plan: PlanResult, everything: bool = False) -> dict[str, Distribution]:
     """Return the uncertain inputs of a plan, factors on what was planned with.
 
     Traffic growth (90 % within 0.8 to 1.25) and lengths (0.9 to 1.11) are assumptions to be
@@ -135,10 +135,25 @@ def plan_inputs(plan: Plan, everything: bool = False) -> dict[str, Distribution]
     for name in sorted(errors):
         found[f"calibration of {name}"] = lognormal(errors[name])
         found[f"price of {name}"] = _price_range(plan, name)
-    return found
+    return found | _given(plan, found)
 
 
-def _price_range(plan: Plan, name: str) -> Distribution:
+def _given(plan: PlanResult, found: Mapping[str, Distribution]) -> dict[str, Distribution]:
+    """Return the plan's own distributions by the names of the inputs they replace."""
+    names = {name.replace(" ", "_"): name for name in found}
+    kinds = ("price", "calibration")
+    every = {f"{k}_of_{h.name}": "" for h in plan.problem.hardware for k in kinds} | names
+    given = {}
+    for key, distribution in plan.options.uncertain.items():
+        plain = key.replace(" ", "_")
+        if plain not in every:
+            raise unknown_name("uncertain input", key, every)
+        if every[plain]:
+            given[every[plain]] = distribution
+    return given
+
+
+def _price_range(plan: PlanResult, name: str) -> Distribution:
     kind = next(h for h in plan.problem.hardware if h.name == name)
     terms = spend_by_offer(plan.problem.fleet, plan.solution).get(name, {})
     given = plan.options.prices.get(name, {})
@@ -156,7 +171,7 @@ def _price_error(kind: Hardware, term: str) -> float:
     return float(np.mean(price.log_error))
 
 
-def plan_model(plan: Plan) -> PlanModel:
+def plan_model(plan: PlanResult) -> PlanModel:
     """Return a plan reduced to arrays."""
     fleet, found = plan.problem.fleet, plan.solution
     used = [c for c in range(len(fleet.pools)) if found.replicas[c].any() or found.spot[c].any()]
@@ -188,13 +203,13 @@ def plan_model(plan: Plan) -> PlanModel:
     )  # fmt: skip
 
 
-def _work(plan: Plan, c: int, ratio: np.ndarray) -> np.ndarray:
+def _work(plan: PlanResult, c: int, ratio: np.ndarray) -> np.ndarray:
     pool = plan.problem.fleet.pools[c]
     served = plan.solution.served[:, c] * ratio
     return np.asarray(sum(served[w] / r for w, r in enumerate(pool.capacity) if r > 0))
 
 
-def _extra_price(plan: Plan, name: str) -> float:
+def _extra_price(plan: PlanResult, name: str) -> float:
     """Return $/h of a chip on top of those committed: on demand, else spot, else committed."""
     offer = next(o for o in plan.problem.fleet.offers if o.name == name)
     for price in (offer.on_demand_usd, offer.spot_usd):
@@ -203,7 +218,7 @@ def _extra_price(plan: Plan, name: str) -> float:
     return max(offer.committed_usd.values())
 
 
-def length_powers(plan: Plan, c: int) -> tuple[float, float]:
+def length_powers(plan: PlanResult, c: int) -> tuple[float, float]:
     """Return d log(capacity) / d log(prompt length), and the same of answers, by differences."""
     candidate = plan.problem.candidate(c)
     able = [d for d, r in zip(plan.problem.demands, plan.problem.fleet.pools[c].capacity,

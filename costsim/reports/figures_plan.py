@@ -50,7 +50,7 @@ def hours_figure(plan: Plan) -> Figure:
     bottom.set_xlabel("hour of the week, from Monday" if len(hours) == 168 else "hour of the day")
     bottom.set_ylim(top=max(1.0, 1.25 * max(base.max(), own)))
     bottom.legend(loc="upper left", fontsize=9, ncols=3)
-    return figure  # type: ignore[no-any-return]
+    return figure
 
 
 _PART_NAMES = {
@@ -75,7 +75,7 @@ def waterfall_figure(bill: Mapping[str, Any]) -> Figure:
     axes.set_ylabel(r"\$ a month")
     axes.set_ylim(0, 1.12 * max(base, 1e-9))
     axes.set_title("What the bill is for")
-    return figure  # type: ignore[no-any-return]
+    return figure
 
 
 def tornado_figure(
@@ -100,7 +100,7 @@ def tornado_figure(
     axes.set_xlim(0, 1)
     axes.legend(loc="lower right", fontsize=9)
     axes.set_title("What to measure next")
-    return figure  # type: ignore[no-any-return]
+    return figure
 
 
 def break_even_figure(
@@ -139,7 +139,7 @@ def break_even_figure(
     for axes in (left, right):
         axes.legend(fontsize=9)
         axes.grid(alpha=0.3)
-    return figure  # type: ignore[no-any-return]
+    return figure
 
 
 def plan_figures(plan: Plan) -> dict[str, Figure]:

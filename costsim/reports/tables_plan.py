@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group
 from rich.table import Table
 
+from costsim.planning.plan_breakeven import plan_break_even
 from costsim.planning.plan_json import pool_rows
 from costsim.planning.plan_worth import spend_by_offer
 
@@ -20,6 +21,7 @@ def plan_table(plan: Plan) -> Any:
     parts: list[Any] = [_pools(plan), _money(plan)]
     if plan.held:
         parts.append(_held(plan))
+    parts.append(_break_even(plan))
     if plan.runners_up:
         parts.append(_runners_up(plan))
     if plan.worth is not None:
@@ -87,6 +89,26 @@ def _runners_up(plan: Plan) -> Table:
     for row in plan.runners_up:
         usd = "" if math.isnan(row.usd_per_month) else f"${row.usd_per_month:,.0f}"
         table.add_row(row.hardware, row.name, usd, row.why)
+    return table
+
+
+def _break_even(plan: Plan) -> Table:
+    even = plan_break_even(plan)
+    table = Table(title=f"Own {even.hardware} ({even.chips} chips, {100 * even.utilisation:.0f} % "
+                        "used) against", title_justify="left")  # fmt: skip
+    for name in ("option", "per 1,000 queries", "owning is cheaper from", "and has paid back by"):
+        table.add_column(name, justify="left" if name == "option" else "right")
+    own = even.options[0]
+    queries = even.queries_per_hour * even.utilisation
+    for option in even.options:
+        usd = 1e3 * float(option.usd_per_hour(even.utilisation)) / queries
+        use, day = even.utilisations.get(option.name), even.dates.get(option.name)
+        if use is None or option is own:
+            table.add_row(option.name, f"${usd:.4g}", "", "")
+            continue
+        crossing = f"{100 * use:.0f} % use" if not math.isnan(use) else "no use" if (
+            own.usd_per_hour(1.0) > option.usd_per_hour(1.0)) else "any use"  # fmt: skip
+        table.add_row(option.name, f"${usd:.4g}", crossing, day.isoformat() if day else "never")
     return table
 
 

@@ -221,6 +221,7 @@ def test_json_is_complete(checked: Plan) -> None:
 FILE = """
 terms = ["on_demand", "reserved_3y"]
 cold_start_s = 60
+uncertainty = { traffic_growth = [0.9, 1.3], price_of_h100_sxm = 1.0 }
 [redundancy]
 spare = 1
 [[hardware]]
@@ -253,13 +254,14 @@ def test_plan_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [
-        ("growth", "grwth", "did you mean 'growth'"),
+        ("growth = 0.5", "grwth = 0.5", "did you mean 'growth'"),
         ("limit = 32", "limit = -1", "limit"),
         ('model = "llama-3.1-8b"', 'model = "llama-3.1-8b"\nrate = 3', "give one of rate"),
         ("weekend = [4,", "weekend = [", "24 rates"),
         ('"reserved_3y"]', '"reserved"]', "reserved_3y"),
         ("ttft_p99_s = 1.0", "ttft_p99_s = -1.0", "greater than 0"),
         ('name = "h100_sxm"', 'name = "h100"', "did you mean|unknown"),
+        ("[0.9, 1.3]", "[1.3, 0.9]", "traffic_growth|must be below"),
     ],
 )
 def test_mistakes_in_a_file_are_one_line(

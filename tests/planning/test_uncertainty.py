@@ -129,6 +129,15 @@ def test_probability_is_that_of_the_growth_alone(planned: Plan) -> None:
     assert study_plan(planned, draws=8192, inputs=inputs).holds == pytest.approx(expected, abs=5e-3)
 
 
+def test_own_distributions_replace_the_usual_ones(planned: Plan) -> None:
+    growth = Distribution("uniform", 1.0, 1.4)
+    options = replace(planned.options, uncertain={"traffic_growth": growth})
+    assert plan_inputs(replace(planned, options=options))["traffic growth"] == growth
+    wrong = replace(planned.options, uncertain={"trafic growth": growth})
+    with pytest.raises(InputError, match="did you mean 'traffic_growth'"):
+        plan_inputs(replace(planned, options=wrong))
+
+
 @given(st.floats(0.5, 1.0))
 def test_cost_scales_with_the_price(planned: Plan, factor: float) -> None:
     model = plan_model(planned)
