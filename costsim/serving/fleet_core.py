@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import heapq
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from costsim.serving.lockstep import Lockstep, Rank, SlowestRank
 from costsim.serving.pool import Admission, Link, Pool, ReplicaSpec
 from costsim.serving.replica import NEVER, Replica
 from costsim.serving.requests import FINISHED, REJECTED, WAITING, RequestTable
 
-if TYPE_CHECKING:
-    from costsim.serving.sessions import Conversations
-
 KIND = 1 << 40
 """Codes of events below it are replicas; above, a kind and the request it is about."""
 TIME_OUT, TRANSFERRED, ENTER = (k * KIND for k in (1, 2, 3))
+
+
+class Follower(Protocol):
+    """Makes the requests that follow others."""
+
+    def after(self, fleet: Any, request: int, now: float) -> None:
+        """A request has left the fleet: plan the one that follows, if any."""
 
 
 class FleetCore:
@@ -38,7 +42,7 @@ class FleetCore:
         leaps: bool = True,
         hash_tokens: int = 512,
         retries: int = 3,
-        conversations: Conversations | None = None,
+        conversations: Follower | None = None,
     ) -> None:
         self.requests, self.leaps, self.hash_tokens = requests, leaps, hash_tokens
         self.random = Random(seed)

@@ -7,13 +7,11 @@ the step, preempts where they run out, and returns whether the decode batch take
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from costsim.serving.replica import Replica
+from costsim.serving.replica_state import ReplicaState
 
 
-def form_chunked(replica: Replica, now: float) -> bool:
+def form_chunked(replica: ReplicaState, now: float) -> bool:
     """One token budget: decodes first, then prompts under way, then new ones (vLLM V1)."""
     budget = replica.budget - _grow_decodes(replica)
     if replica.prefilling:
@@ -23,7 +21,7 @@ def form_chunked(replica: Replica, now: float) -> bool:
     return True
 
 
-def form_prefill_first(replica: Replica, now: float) -> bool:
+def form_prefill_first(replica: ReplicaState, now: float) -> bool:
     """Whole prompts go before decodes, which stand still meanwhile (vLLM V0, TGI)."""
     _admit_whole(replica, replica.budget, now, growth=0)
     if replica.taken:
@@ -32,13 +30,13 @@ def form_prefill_first(replica: Replica, now: float) -> bool:
     return True
 
 
-def form_orca(replica: Replica, now: float) -> bool:
+def form_orca(replica: ReplicaState, now: float) -> bool:
     """Whole prompts join the decode batch; the cache is reserved up to the longest answer."""
     _admit_reserving(replica, now)
     return True
 
 
-def form_static(replica: Replica, now: float) -> bool:
+def form_static(replica: ReplicaState, now: float) -> bool:
     """A batch is formed when the last one has finished; all of it runs to the longest answer."""
     if replica.order:
         return True
@@ -63,7 +61,7 @@ def form_static(replica: Replica, now: float) -> bool:
     return True
 
 
-def _grow_decodes(replica: Replica) -> int:
+def _grow_decodes(replica: ReplicaState) -> int:
     """Allocate the blocks of one decode step, preempting where needed; return the batch size."""
     batch = replica.batch
     if not batch.size:
@@ -76,7 +74,7 @@ def _grow_decodes(replica: Replica) -> int:
     return batch.size
 
 
-def _victim(replica: Replica) -> int:
+def _victim(replica: ReplicaState) -> int:
     """Return the running request to preempt: the last admitted, or the least important."""
     settled = (i for i in reversed(replica.order) if replica.computes(i))
     if not replica.prioritised:
@@ -85,7 +83,7 @@ def _victim(replica: Replica) -> int:
     return max(settled, key=lambda i: (requests.priority[i], requests.arrival[i], i))
 
 
-def _continue_prompts(replica: Replica, budget: int) -> int:
+def _continue_prompts(replica: ReplicaState, budget: int) -> int:
     """Take the next chunks of prompts under way; return the budget that is left."""
     requests, size = replica.requests, replica.block_tokens
     for request in tuple(replica.prefilling):
@@ -110,12 +108,12 @@ def _continue_prompts(replica: Replica, budget: int) -> int:
     return budget
 
 
-def _take(replica: Replica, request: int, new: int) -> None:
+def _take(replica: ReplicaState, request: int, new: int) -> None:
     replica.prefilling.append(request)
     replica.taken.append((request, new))
 
 
-def _admit_chunked(replica: Replica, budget: int, now: float) -> None:
+def _admit_chunked(replica: ReplicaState, budget: int, now: float) -> None:
     waiting, order, requests = replica.waiting, replica.order, replica.requests
     most = replica.scheduler.long_prompt_tokens
     full = replica.scheduler.reserve_full_prompt
@@ -146,7 +144,7 @@ def _admit_chunked(replica: Replica, budget: int, now: float) -> None:
         budget -= new
 
 
-def _prefix_hit(replica: Replica, request: int, target: int) -> tuple[int, list[int], int]:
+def _prefix_hit(replica: ReplicaState, request: int, target: int) -> tuple[int, list[int], int]:
     """Return hash blocks found, their hashes, and the KV blocks that holding them takes."""
     hashes, cache = replica.requests.block_hashes, replica.cache
     if hashes is None or cache is None:
@@ -156,14 +154,14 @@ def _prefix_hit(replica: Replica, request: int, target: int) -> tuple[int, list[
     return hit, list(mine[:hit]), cache.idle_among(mine, hit) * replica.hash_blocks
 
 
-def _hold(replica: Replica, request: int, shared: list[int], cached: int, new: int) -> None:
+def _hold(replica: ReplicaState, request: int, shared: list[int], cached: int, new: int) -> None:
     assert replica.cache is not None
     replica.cache.acquire(shared, len(shared))
     replica.shared[request] = shared
     replica.register(request, cached, cached + new)
 
 
-def _admit_remote(replica: Replica, request: int, now: float) -> bool:
+def _admit_remote(replica: ReplicaState, request: int, now: float) -> bool:
     """Give a request whose cache lies elsewhere its blocks, and have the cache fetched."""
     context = replica.requests.prompt[request] + replica.requests.generated[request] - 1
     need = -(-context // replica.block_tokens)
@@ -178,7 +176,7 @@ def _admit_remote(replica: Replica, request: int, now: float) -> bool:
     return True
 
 
-def _admit_whole(replica: Replica, budget: int, now: float, growth: int) -> None:
+def _admit_whole(replica: ReplicaState, budget: int, now: float, growth: int) -> None:
     """Admit whole prompts while they fit the budget; the first may be longer than it."""
     waiting, order, requests = replica.waiting, replica.order, replica.requests
     while len(order) < replica.max_seqs:
@@ -204,7 +202,7 @@ def _admit_whole(replica: Replica, budget: int, now: float, growth: int) -> None
         budget -= target - cached
 
 
-def _admit_reserving(replica: Replica, now: float) -> None:
+def _admit_reserving(replica: ReplicaState, now: float) -> None:
     """Admit whole prompts whose cache up to the answer's next power of two can be reserved."""
     waiting, order, requests = replica.waiting, replica.order, replica.requests
     while len(order) < replica.max_seqs:
@@ -222,7 +220,7 @@ def _admit_reserving(replica: Replica, now: float) -> None:
         _take(replica, request, prompt + requests.generated[request])
 
 
-FORMS: dict[str, Callable[[Replica, float], bool]] = {
+FORMS: dict[str, Callable[[ReplicaState, float], bool]] = {
     "vllm": form_chunked,
     "stall_free": form_chunked,
     "prefill_first": form_prefill_first,

@@ -8,6 +8,9 @@ by itself and visits every request: the oracle that the tests hold the leaps aga
 
 from __future__ import annotations
 
+from typing import Any
+
+from costsim.serving.forming import FORMS
 from costsim.serving.replica_state import NEVER, Host, ReplicaState
 from costsim.serving.requests import FINISHED, WAITING
 from costsim.serving.step_cost import Chunk, DecodeLine, UnequalLine
@@ -17,6 +20,10 @@ __all__ = ["NEVER", "Host", "Replica"]
 
 class Replica(ReplicaState):
     """One replica: what it holds, and the leap it is in; see `ReplicaState` for the arguments."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.form = FORMS[self.scheduler.policy]
 
     def together(self) -> list[Replica]:
         """Return the replicas that stand and fall with this one."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 from costsim.serving.batch import DecodeBatch, LeapBatch, StepBatch
-from costsim.serving.forming import FORMS
 from costsim.serving.intervals import IntervalCounter
 from costsim.serving.prefix_cache import PrefixCache
 from costsim.serving.queue import FifoQueue, PriorityQueue
@@ -13,23 +12,19 @@ from costsim.serving.requests import RUNNING, WAITING, RequestTable
 from costsim.serving.scheduler import Scheduler
 from costsim.serving.step_cost import StepCost
 
-if TYPE_CHECKING:
-    from costsim.serving.pool import Pool, ReplicaSpec
-    from costsim.serving.replica import Replica
-
 NEVER = float("inf")
 
 
 class Host(Protocol):
     """What a replica tells the fleet it belongs to."""
 
-    def finish(self, replica: Replica, request: int, now: float) -> None:
+    def finish(self, replica: Any, request: int, now: float) -> None:
         """A request has all its tokens."""
 
-    def hand_over(self, replica: Replica, request: int, now: float) -> None:
+    def hand_over(self, replica: Any, request: int, now: float) -> None:
         """A prefill replica has the first token; the cache waits to be fetched."""
 
-    def fetch(self, replica: Replica, request: int, now: float) -> None:
+    def fetch(self, replica: Any, request: int, now: float) -> None:
         """A decode replica has room for a request's cache and asks for it."""
 
 class ReplicaState:
@@ -73,7 +68,6 @@ class ReplicaState:
         self.ahead = scheduler.ahead
         self.unequal = getattr(cost, "unequal", None)
         self.prioritised = scheduler.order == "priority"
-        self.form = FORMS[scheduler.policy]
         self.intervals = IntervalCounter()
         self.busy_s = self.block_s = self.batch_s = 0.0
         self.prompt_tokens = self.output_tokens = self.steps = 0
@@ -81,8 +75,8 @@ class ReplicaState:
         self.broken = self.retired = False
         self.reset()
 
-    spec: ReplicaSpec
-    pool: Pool
+    spec: Any
+    pool: Any
 
     def up_time(self, now: float) -> float:
         """Return the time this replica has stood ready up to ``now`` (s)."""

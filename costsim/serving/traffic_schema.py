@@ -13,8 +13,8 @@ from costsim.errors import InputError
 from costsim.loading import validate
 from costsim.serving import arrivals
 from costsim.serving.arrivals import DAY_S
+from costsim.serving.flow import Sessions, SloClass, Traffic, from_trace, generated
 from costsim.serving.traces import read_trace
-from costsim.serving.traffic import Sessions, SloClass, Traffic, from_trace, generated
 
 
 class ClassTable(BaseModel):
