@@ -89,7 +89,7 @@ def _layout(text: str, whole: str) -> Any:
     from costsim.engine.layout import Layout
     from costsim.errors import InputError
 
-    fields = {}
+    fields: dict[str, Any] = {}
     for piece in re.findall(r"[a-z]+\d+", text.lower()):
         name, number = re.fullmatch(r"([a-z]+)(\d+)", piece).groups()  # type: ignore[union-attr]
         if name not in ("tp", "pp", "ep", "dp", "cp"):

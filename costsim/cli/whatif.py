@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,7 @@ def command(
     for i, variation in enumerate(parsed):
         found = whatif(deployment, variation, batch=batch, isl=isl, osl=osl, price=price)
         name = f"whatif_{variation.part}_{variation.field}" if i or len(parsed) > 1 else "whatif"
-        emit(found.as_dict(), lambda f=found: _table(f), as_json, output, name)
+        emit(found.as_dict(), partial(_table, found), as_json, output, name)
         if output is not None:
             from costsim.reports.figures_whatif import draw_whatif
 

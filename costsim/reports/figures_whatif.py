@@ -23,8 +23,9 @@ def draw_whatif(found: WhatIf, folder: Path, name: str) -> list[Path]:
     title = f"{found.variation.text} · {d.model.title} on {int(d.accelerators)}x {d.hardware.name}"
     foot = f"costsim; shaded: 90 % interval; kernel times {d.calibration.provenance}"
     with figure(title, foot, columns=2) as (drawn, axes):
-        numeric = not isinstance(good[0].value, str)
-        x = [o.value if numeric else i for i, o in enumerate(good)]
+        numbers = [float(o.value) for o in good if not isinstance(o.value, str)]
+        numeric = len(numbers) == len(good)
+        x = numbers if numeric else [float(i) for i in range(len(good))]
         panels = (("usd_per_query", "$ per query", 1.0), ("tpot_s", "TPOT [ms]", 1e3))
         for axis, (field, text, scale) in zip(axes, panels, strict=True):
             values = [getattr(o.estimate, field) for o in good]

@@ -14,7 +14,7 @@ from costsim.files import write_atomically
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8B5A2B",
            "#7A52A1", "#5A7D1E")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
-_RC = {
+_RC: dict[Any, Any] = {
     "figure.figsize": (9.0, 5.4), "figure.dpi": 110, "savefig.dpi": 150, "font.size": 10.5,
     "axes.titlesize": 12.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
