@@ -26,6 +26,9 @@ from costsim.models.architecture import Model
 # Batches tried: powers of the fourth root of two, as whole numbers.
 BATCHES = np.unique(np.round(2.0 ** (np.arange(0, 49) / 4.0))).astype(int)
 _MOST_TP, _MOST_PP = 64, 16
+_FIGURES = ("batch", "ttft_s", "tpot_s", "requests_per_s", "input_time_share",
+            "output_tokens_per_s_per_accelerator", "bottleneck", "log_error_tpot",
+            "log_error_throughput")
 
 
 @dataclass(frozen=True)
@@ -198,18 +201,16 @@ def _points(
     keep = np.asarray(budget.fits & (limit >= 1))
     if not keep.any():
         return []
+    rows, picked = np.nonzero(keep[:, None] & (batches[None, :] <= limit[:, None]))
+    if not len(rows):
+        return []
     names = ("tp", "pp", "ep", "dp")
-    columns = {n: np.asarray(getattr(base.layout, n))[keep] for n in names}
-    column = base.with_changes(layout=Layout(**{n: v[:, None] for n, v in columns.items()}))
-    point = operating_point(column, batches[None, :], isl, osl)
-    shape = (int(keep.sum()), len(batches))
-    fits = np.broadcast_to(point.fits, shape)
-    values = {n: np.broadcast_to(v[:, None], shape)[fits] for n, v in columns.items()}
-    for name in ("batch", "ttft_s", "tpot_s", "requests_per_s", "input_time_share",
-                 "output_tokens_per_s_per_accelerator", "bottleneck", "log_error_tpot",
-                 "log_error_throughput"):
-        values[name] = np.broadcast_to(getattr(point, name), shape)[fits]
-    return [(base, values)] if fits.any() else []
+    values: dict[str, NDArray[Any]] = {n: np.asarray(getattr(base.layout, n))[rows] for n in names}
+    flat = base.with_changes(layout=Layout(*values.values()))
+    point = operating_point(flat, batches[picked], isl, osl)
+    for name in _FIGURES:
+        values[name] = np.broadcast_to(getattr(point, name), rows.shape)
+    return [(base, values)]
 
 
 def _gather(
