@@ -12,6 +12,7 @@ from costsim.economics.ownership import annuity, load_terms, ownership
 from costsim.economics.query import split, token_price, usd_per_million_tokens, usd_per_query
 from costsim.errors import InputError
 from costsim.hardware import Hardware
+from costsim.hardware.loader import load_hardware
 
 
 @pytest.mark.theory
@@ -99,3 +100,17 @@ def test_hand_computed_price_of_a_query() -> None:
     assert price.usd_per_million_input_tokens == pytest.approx(2.0)
     assert price.usd_per_million_output_tokens == pytest.approx(16.0)
     assert split(np.ones((3, 1)), np.ones(4), 1.0, 0.5).usd_per_million_tokens.shape == (3, 4)
+
+
+PUBLISHED_OWNING = {  # SemiAnalysis, April 2026, $/h: hyperscaler, neocloud
+    "h100_sxm": (1.30, 1.69), "h200_sxm": (1.41, 1.74), "b200_sxm": (1.95, 2.34),
+    "mi300x": (1.12, 1.40), "mi355x": (1.48, 1.90), "gb200_nvl72": (2.21, 2.75),
+}  # fmt: skip
+
+
+@pytest.mark.published
+@pytest.mark.parametrize("name", PUBLISHED_OWNING)
+def test_cost_of_owning_near_published(name: str) -> None:
+    low, high = PUBLISHED_OWNING[name]
+    cost = float(ownership(load_hardware(name)).usd_per_hour)
+    assert low / 1.15 <= cost <= high * 1.15
