@@ -3,6 +3,7 @@
     python benchmarks/serving.py saturated --trace azure_conv.csv
     python benchmarks/serving.py fleet --trace azure_conv.csv
     python benchmarks/serving.py scaling --trace azure_conv.csv
+    python benchmarks/serving.py day --trace azure_conv.csv --requests 10000000
 
 The trace is the Azure LLM inference conversation trace of 2023 (``TIMESTAMP,ContextTokens,
 GeneratedTokens``); its 19,366 requests are repeated.
@@ -13,8 +14,10 @@ from __future__ import annotations
 import argparse
 import resource
 import time
+from functools import partial
 
 from costsim.serving.fleet import ReplicaSpec
+from costsim.serving.replications import simulate_parts
 from costsim.serving.scheduler import Scheduler
 from costsim.serving.simulation import simulate
 from costsim.serving.step_cost import AffineCost, StepCost
@@ -79,10 +82,30 @@ def scaling(trace: str) -> None:
         print(f"{replicas:>5} replicas, 100,000 requests: {each:.1f} us each")
 
 
+def day_part(trace: str, requests: int, parts: int, part: int) -> Traffic:
+    """One part's share of a day with a daily curve and the trace's lengths."""
+    table = {"trace": trace, "arrivals": "diurnal", "rate": requests / 86_400 / parts,
+             "requests": requests // parts}  # fmt: skip
+    return load_traffic(table, seed=part)
+
+
+def day(trace: str, requests: int, parts: int = 20, replicas: int = 80) -> None:
+    """A day of ten million requests, in two processes."""
+    spec = ReplicaSpec(llama_2_70b(), int(LLAMA_70B_KV_TOKENS), SCHEDULER, count=replicas)
+    started = time.perf_counter()
+    share = partial(day_part, trace, requests, parts)
+    rows = simulate_parts(spec, share, parts, processes=2)
+    spent = time.perf_counter() - started
+    done = sum(row["finished"] + row["rejected"] for row in rows)
+    peak = 2 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
+    print(f"a day of {done:,} requests on {replicas} replicas in {parts} parts: {spent:,.0f} s, "
+          f"at most {peak:,.0f} MB in two processes")  # fmt: skip
+
+
 def main() -> None:
     """Run one benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("what", choices=["saturated", "fleet", "scaling"])
+    parser.add_argument("what", choices=["saturated", "fleet", "scaling", "day"])
     parser.add_argument("--trace", required=True)
     parser.add_argument("--requests", type=int, default=200_000)
     options = parser.parse_args()
@@ -90,6 +113,8 @@ def main() -> None:
         saturated(options.trace, options.requests)
     elif options.what == "fleet":
         fleet(options.trace, options.requests)
+    elif options.what == "day":
+        day(options.trace, options.requests)
     else:
         scaling(options.trace)
 
