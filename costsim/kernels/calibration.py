@@ -32,6 +32,7 @@ from costsim.kernels.operators import (
     operator_work,
     rate_key,
     variant,
+    work_on,
 )
 from costsim.kernels.work import Work
 
@@ -136,7 +137,8 @@ class Calibration:
         surface, wider = self.surface(operator, variant(operator, shape))
         shape = dict(completed(operator, shape))
         found = roofline_latency(
-            operator_work(operator, shape), hardware.peak(rate_key(operator, shape)),
+            work_on(operator, shape, hardware.kind),
+            hardware.peak(rate_key(operator, shape)),
             hardware.memory_bandwidth_bytes_per_s, hardware.compute_units, surface.efficiency)
         return corrected(found, surface, operator, shape, wider)
 

@@ -30,9 +30,9 @@ from costsim.kernels.operators import (
     FEATURES,
     NODES,
     completed,
-    operator_work,
     rate_key,
     variant,
+    work_on,
 )
 from costsim.kernels.table import CACHE_MULTIPLE, TOO_FAST, KernelTable
 
@@ -111,7 +111,7 @@ def physics(kernel: Kernel, hardware: Hardware) -> Any:
     """Return a function from efficiencies to the physics' latency of a kernel's rows."""
     if kernel.operator in COLLECTIVES:
         return lambda e: inside_latency(kernel.operator, hardware, kernel.shape, e)
-    done = operator_work(kernel.operator, kernel.shape)
+    done = work_on(kernel.operator, kernel.shape, hardware.kind)
     peak = hardware.peak(rate_key(kernel.operator, kernel.shape))
     bandwidth, units = hardware.memory_bandwidth_bytes_per_s, hardware.compute_units
     return lambda e: roofline_latency(done, peak, bandwidth, units, e)

@@ -42,6 +42,18 @@ def operator_work(operator: str, shape: Shape) -> Work:
     return _WORK[operator](**{k: v for k, v in shape.items() if k not in unused})
 
 
+def work_on(operator: str, shape: Shape, kind: str) -> Work:
+    """Return the work of a call as a kind of hardware sees it.
+
+    Tiles of a hundred rows and whole waves of them are how GPUs and TPUs work; a core takes a few
+    rows at a time, so on a CPU nothing is padded.
+    """
+    done = operator_work(operator, shape)
+    if kind != "cpu":
+        return done
+    return Work(done.flop, done.bytes)
+
+
 def completed(operator: str, shape: Shape) -> Shape:
     """Return the shape with the touched experts filled in (uniform routing where not given)."""
     if operator != "moe":

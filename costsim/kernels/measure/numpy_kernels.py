@@ -24,7 +24,8 @@ class NumpyBackend:
         cache_bytes: last-level cache, which weights must not stay in.
     """
 
-    name, device, dtypes = "numpy", "cpu", ("fp32",)
+    name, device = "numpy", "cpu"
+    dtypes: tuple[str, ...] = ("fp32",)
 
     def __init__(self, cache_bytes: float = 32e6, seed: int = 0) -> None:
         self.cache_bytes = cache_bytes

@@ -122,7 +122,7 @@ def _load() -> float:
 def _measure_one(backend: Backend, case: Case, journal: Journal, budget_s: float) -> None:
     call, more = backend.prepare(case.operator, case.shape)
     timing = time_call(call, budget_s, backend.synchronise)
-    journal.add(case.key, median_s=timing.median_s, spread=timing.spread,
+    journal.add(case.key, median_s=timing.median_s, quiet_s=timing.quiet_s, spread=timing.spread,
                 samples=timing.samples, more=more)
 
 
@@ -149,5 +149,5 @@ def _table(
     rows = [journal.done[c.key] for c in cases]
     shapes = [{**c.shape, **row["more"]} for c, row in zip(cases, rows, strict=True)]
     shape = {name: np.array([s[name] for s in shapes]) for name in shapes[0]}
-    return make_table(operator, shape, [r["median_s"] for r in rows],
+    return make_table(operator, shape, [r["quiet_s"] for r in rows],
                       [r["spread"] for r in rows], **about)

@@ -1,0 +1,106 @@
+"""``costsim calibrate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from costsim.cli.options import PositiveNumber, complete_hardware, complete_model, dump
+
+if TYPE_CHECKING:
+    from costsim.kernels.calibrate import CalibrationResult
+
+
+@click.command("calibrate")
+@click.option("--device", type=click.Choice(["local"]), default="local", show_default=True,
+              help="What to measure.")
+@click.option("--backend", type=click.Choice(["auto", "numpy", "torch", "cuda"]), default="auto",
+              show_default=True, help="What runs the kernels.")
+@click.option("--quick/--full", default=True, show_default=True,
+              help="Under a minute, or the full grid (up to half an hour).")
+@click.option("--from", "source", metavar="FILE|DIR|silicon",
+              help="Fit these measurements and measure nothing.")
+@click.option("--system", "systems", multiple=True,
+              help="With --from silicon: only these systems, such as h100_sxm.")
+@click.option("--hardware", shell_complete=complete_hardware,
+              help="With --from: the accelerator that was measured.")
+@click.option("--model", shell_complete=complete_model,
+              help="With --from DIR: the model that LLMServingSim profiled.")
+@click.option("--tp", type=PositiveNumber(whole=True), default=1,
+              help="With --from DIR: its tensor-parallel degree.")
+@click.option("--name", default="local", show_default=True, help="Name of the profile to save.")
+@click.option("--no-resume", is_flag=True, help="Do not go on with an interrupted run.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path),
+              help="Folder for the table, the calibration and a figure for each operator.")
+def command(source: str | None, as_json: bool, output: Path | None, **options: Any) -> None:
+    """Measure the kernels of this machine, fit them, and save the result as a profile.
+
+    The profile is found by its name: costsim estimate qwen3-0.6b local
+
+    Example: costsim calibrate --quick --output out/calibrate
+    """
+    if source == "silicon":
+        _silicon(options["systems"], output, as_json)
+        return
+    result = _calibrated(source, as_json, output, options)
+    if output is not None:
+        from costsim.reports.figures_calibration import draw_calibration
+
+        result.files.extend(draw_calibration(result, output))
+    _print(result, as_json)
+
+
+def _calibrated(
+    source: str | None, quiet: bool, output: Path | None, options: dict[str, Any]
+) -> CalibrationResult:
+    from costsim.cli.run import progress_bar
+    from costsim.kernels.calibrate import calibrate
+
+    model = options["model"]
+    if model is not None:
+        from costsim.models.loader import load_model
+
+        model = load_model(model)
+    with progress_bar(quiet) as say:
+        return calibrate(
+            options["device"], options["backend"], options["quick"], source, output,
+            options["name"], say, hardware=options["hardware"], model=model, tp=options["tp"],
+            resume=not options["no_resume"])
+
+
+def _print(result: CalibrationResult, as_json: bool) -> None:
+    if as_json:
+        click.echo(dump(result.as_dict()))
+        return
+    from costsim.reports.tables import console
+    from costsim.reports.tables_calibration import fit_table
+
+    console().print(fit_table(result))
+    shown = [f for f in result.files if f.suffix != ".svg"]
+    click.echo("written: " + ", ".join(str(f) for f in shown))
+
+
+def _silicon(systems: tuple[str, ...], output: Path | None, as_json: bool) -> None:
+    """Build the calibrations of the silicon tables."""
+    from costsim import library
+    from costsim.cli.run import progress_bar
+    from costsim.kernels.build_silicon import SYSTEMS, build
+
+    folder = output or library.user_home() / "hardware_profiles" / "calibrations"
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    with progress_bar(as_json) as say:
+        for system in systems or SYSTEMS:
+            result = build(system, folder, lambda what, done, total, system=system: say(  # type: ignore[misc]
+                done, total, f"{system}: {what}"))
+            found.append({"system": system, "name": result.name, "kernels": len(result.surfaces),
+                          "rows": sum(s.rows for s in result.surfaces.values()),
+                          "file": str(folder / f"{result.name}.json")})
+    if as_json:
+        click.echo(dump(found))
+        return
+    for row in found:
+        click.echo(f"{row['name']}: {row['kernels']} kernels of {row['rows']} rows: {row['file']}")

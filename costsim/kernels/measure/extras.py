@@ -1,0 +1,169 @@
+"""Measurements that no operator of the engine uses yet: block sparsity, dispatch, all-reduce.
+
+Block-sparse GEMM against the dense one of the same shape, rows gathered to and scattered from
+experts, and an all-reduce between processes over shared memory.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from costsim.kernels.measure.machine import Machine
+from costsim.kernels.measure.numpy_kernels import routed
+from costsim.kernels.measure.timing import time_call
+
+BUDGET_S = 0.08
+
+
+def measure_extras(
+    backend: Any, machine: Machine, quick: bool = True,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Return rows of plain data: operator, shape, latency, spread, and what it compares with.
+
+    Args:
+        backend: of `costsim.kernels.measure.run.make_backend`; the sparse kernels of SciPy run on
+            the CPU, PyTorch's on a GPU.
+        machine: for the number of processes.
+        quick: fewer shapes.
+        progress: called before each part.
+    """
+    parts: list[tuple[str, Callable[[], list[dict[str, Any]]]]] = [
+        ("block-sparse GEMM", lambda: list(_block_sparse(backend, quick))),
+        ("expert dispatch", lambda: list(_dispatch(quick))),
+        ("all-reduce of processes", lambda: list(_all_reduce(machine, quick)))]
+    rows = []
+    for number, (name, part) in enumerate(parts):
+        if progress:
+            progress(number, len(parts), name)
+        rows += part()
+    return rows
+
+
+def _row(operator: str, timing: Any, **more: Any) -> dict[str, Any]:
+    return {"operator": operator, **more, "latency_s": timing.quiet_s, "spread": timing.spread}
+
+
+def _block_sparse(backend: Any, quick: bool) -> Iterator[dict[str, Any]]:
+    if backend.device == "cuda":
+        from costsim.kernels.gpu_harness.sparse import sparse_rows
+
+        yield from sparse_rows(backend.torch, quick)
+        return
+    size = 1024 if quick else 2048
+    for m in ((16, 256) if quick else (1, 16, 64, 256, 1024)):
+        x = np.ones((size, m), np.float32)
+        dense_weights = np.ones((size, size), np.float32)
+        dense = time_call(lambda w=dense_weights, x=x: w @ x, BUDGET_S)  # type: ignore[misc]
+        for block in (8, 16, 32, 64):
+            for density in ((0.25,) if quick else (0.05, 0.1, 0.25, 0.5)):
+                matrix = block_sparse(size, block, density)
+                timing = time_call(lambda a=matrix, x=x: a @ x, BUDGET_S)  # type: ignore[misc]
+                yield _row("block_sparse_gemm", timing, m=m, n=size, k=size, block=block,
+                           density=density, dense_s=dense.quiet_s,
+                           speed_up=dense.quiet_s / timing.quiet_s)
+
+
+def block_sparse(size: int, block: int, density: float, seed: int = 0) -> Any:
+    """Return a square BSR matrix with a share of its blocks kept at random."""
+    from scipy.sparse import bsr_matrix
+
+    random, count = np.random.default_rng(seed), size // block
+    kept = np.flatnonzero(random.random(count * count) < density)
+    pointer = np.searchsorted(kept // count, np.arange(count + 1))
+    data = random.standard_normal((len(kept), block, block)).astype(np.float32)
+    return bsr_matrix((data, kept % count, pointer), shape=(size, size))
+
+
+def _dispatch(quick: bool) -> Iterator[dict[str, Any]]:
+    random, hidden = np.random.default_rng(0), 1024
+    for tokens in ((16, 256) if quick else (1, 16, 64, 256, 1024)):
+        for experts, top_k in ((8, 2), (64, 8)):
+            chosen = routed(random, tokens, experts, top_k).ravel()
+            x = random.standard_normal((tokens, hidden)).astype(np.float32)
+            timing = time_call(lambda c=chosen, x=x: gather_scatter(c, x), BUDGET_S)  # type: ignore[misc]
+            moved = 4.0 * tokens * top_k * hidden * 4.0
+            yield _row("expert_dispatch", timing, tokens=tokens, hidden=hidden, experts=experts,
+                       top_k=top_k, bytes_per_s=moved / timing.quiet_s)
+
+
+def gather_scatter(chosen: Any, x: Any) -> Any:
+    """Return tokens sorted by expert and summed back: the two moves around grouped GEMMs."""
+    order = np.argsort(chosen, kind="stable")
+    top_k = len(chosen) // len(x)
+    gathered = x[order // top_k]
+    back = np.empty_like(gathered)
+    back[order] = gathered
+    return back.reshape(len(x), top_k, -1).sum(axis=1)
+
+
+def _all_reduce(machine: Machine, quick: bool) -> Iterator[dict[str, Any]]:
+    ranks = max(2, min(machine.cores, 8))
+    sizes = (1 << 14, 1 << 20) if quick else tuple(1 << i for i in range(12, 25, 2))
+    for size, (median, spread) in zip(sizes, all_reduce_times(ranks, sizes), strict=True):
+        yield {"operator": "all_reduce", "ranks": ranks, "message_bytes": size,
+               "latency_s": median, "spread": spread, "processes": True}
+
+
+def all_reduce_times(
+    ranks: int, sizes: tuple[int, ...], repeats: int = 15
+) -> list[tuple[float, float]]:
+    """Return median and spread of an all-reduce between processes, by message size [B].
+
+    Each rank adds up its share of all messages (reduce-scatter) and copies the others' sums
+    (all-gather), with a barrier after either; the slowest rank counts.
+    """
+    from multiprocessing import get_context
+    from multiprocessing.shared_memory import SharedMemory
+
+    context = get_context("spawn")
+    memory = SharedMemory(create=True, size=(ranks + 1) * max(sizes))
+    barrier, results = context.Barrier(ranks), context.Queue()
+    try:
+        workers = [context.Process(target=_worker, args=(
+            rank, ranks, sizes, repeats, memory.name, barrier, results)) for rank in range(ranks)]
+        for worker in workers:
+            worker.start()
+        found = [results.get(timeout=120) for _ in workers]
+        for worker in workers:
+            worker.join(timeout=30)
+    finally:
+        memory.close()
+        memory.unlink()
+    slowest = np.max(found, axis=0)
+    medians = np.median(slowest, axis=1)
+    spreads = 1.4826 * np.median(np.abs(slowest - medians[:, None]), axis=1) / medians
+    return [(float(m), float(s)) for m, s in zip(medians, spreads, strict=True)]
+
+
+def _worker(
+    rank: int, ranks: int, sizes: tuple[int, ...], repeats: int, name: str, barrier: Any,
+    results: Any,
+) -> None:
+    """Time one rank's part; runs in its own process."""
+    from multiprocessing.shared_memory import SharedMemory
+
+    memory = SharedMemory(name=name)
+    everything = np.ndarray((ranks + 1, max(sizes) // 4), np.float32, buffer=memory.buf)
+    if rank == 0:
+        everything[:] = 1.0
+    times = [[_one_all_reduce(everything, rank, ranks, size // 4, barrier)
+              for _ in range(repeats + 2)][2:] for size in sizes]
+    results.put(times)
+    del everything
+    memory.close()
+
+
+def _one_all_reduce(everything: Any, rank: int, ranks: int, count: int, barrier: Any) -> float:
+    own = slice(rank * count // ranks, (rank + 1) * count // ranks)
+    barrier.wait()
+    start = time.perf_counter()
+    everything[:ranks, own].sum(axis=0, out=everything[ranks, own])
+    barrier.wait()
+    np.copyto(everything[rank, :count], everything[ranks, :count])
+    barrier.wait()
+    return time.perf_counter() - start
