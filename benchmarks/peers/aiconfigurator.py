@@ -197,8 +197,26 @@ class Theirs:
                 "batch": int(best["concurrency"]), "per_accelerator": float(best["tokens/s/gpu"]),
                 "ttft_s": best["ttft"] / 1e3, "tpot_s": best["tpot"] / 1e3}
 
-    def _best_of(self, case: Case, layout: tuple[int, int, int, int]) -> dict[str, Any] | None:
+    def tpot_at(
+        self, case: Case, layout: Layout, batch: int, isl: int, osl: int
+    ) -> float | None:
+        """Return their TPOT [s] at one point, one prompt per step; None without tables."""
         from aiconfigurator_core.sdk.config import RuntimeConfig
+
+        stage = layout.tp * layout.dp
+        try:
+            model = self._model(case, (layout.tp, layout.dp, stage // layout.ep, layout.ep))
+            summary = self.backend().run_agg(
+                model=model, database=self.database, ctx_tokens=isl,
+                runtime_config=RuntimeConfig(batch_size=max(batch // layout.dp, 1), isl=isl,
+                                             osl=osl))
+        except Exception:
+            # Lacking tables raise many kinds of errors there; such points are not compared.
+            return None
+        result = summary.get_result_dict()
+        return result["tpot"] / 1e3 if result and result["tpot"] > 0 else None
+
+    def _model(self, case: Case, layout: tuple[int, int, int, int]) -> Any:
         from aiconfigurator_core.sdk.config_builders import build_model_config
         from aiconfigurator_core.sdk.models import get_model
 
@@ -207,7 +225,12 @@ class Theirs:
             tp, 1, dp, moe_tp, moe_ep, gemm_quant_mode=GEMM.get(case.weights, "bfloat16"),
             kvcache_quant_mode="fp8" if case.kv == "fp8" else "bfloat16",
             moe_quant_mode=MOE[case.weights])
-        model = get_model(_config_of(case.theirs), config, ENGINE)
+        return get_model(_config_of(case.theirs), config, ENGINE)
+
+    def _best_of(self, case: Case, layout: tuple[int, int, int, int]) -> dict[str, Any] | None:
+        from aiconfigurator_core.sdk.config import RuntimeConfig
+
+        model = self._model(case, layout)
         wanted = RuntimeConfig(isl=case.isl, osl=case.osl, ttft=case.ttft_s * 1e3,
                                tpot=case.tpot_s * 1e3)
         summary = self.backend().find_best_agg_result_under_constraints(
@@ -216,36 +239,39 @@ class Theirs:
         return dict(frame.iloc[0]) if len(frame) else None
 
 
-def judge(case: Case) -> list[tuple[str, int, float, float, float]]:
-    """Return (layout, concurrency, measured TTFT and TPOT, our TPOT) of measured points."""
+def judge(case: Case, loaded: Theirs) -> list[tuple[float, float]]:
+    """Return log(predicted / measured) TPOT of ours and theirs on the measured points for fitting.
+
+    Points of vLLM with the case's model, accelerator and weights, at any lengths and layout.
+    """
     from pathlib import Path
 
     import aiconfigurator_core
 
     from costsim.engine.deployment import deploy
     from costsim.engine.steady_state import operating_point
+    from costsim.validation.silicon import model_of, precision_of
     from costsim.validation.silicon_points import read_points
 
     table = Path(aiconfigurator_core.__file__).parent / "systems" / "silicon_sample.csv"
     found = []
     for row in read_points(table)[0]:
-        same = (row.fit and row.layout is not None and row.hardware == case.hardware
-                and row.isl == case.isl and row.osl == case.osl and row.weights == case.weights)
-        if not same:
+        if not (row.fit and row.layout is not None and row.hardware == case.hardware
+                and row.engine == ENGINE and row.weights == case.weights):
             continue
         try:
-            if load_model(row.model).name != case.model:
-                continue
+            model = model_of(row)
         except InputError:
             continue
-        precision = Precision.of_checkpoint(load_model(case.model).quantisation)
-        if precision.experts != case.weights:
-            precision = Precision.uniform(case.weights)
+        if model.name != case.model:
+            continue
         point = operating_point(
-            deploy(load_model(case.model), load_hardware(case.hardware), row.layout, precision,
+            deploy(model, load_hardware(case.hardware), row.layout, precision_of(row),
                    load_settings(row.engine)), row.concurrency, row.isl, row.osl)
-        found.append((f"{row.engine} {row.layout}", row.concurrency, row.ttft_s, row.tpot_s,
-                      float(point.tpot_s)))
+        theirs = loaded.tpot_at(case, row.layout, row.concurrency, row.isl, row.osl)
+        if theirs is not None:
+            found.append((float(np.log(point.tpot_s / row.tpot_s)),
+                          float(np.log(theirs / row.tpot_s))))
     return found
 
 
@@ -269,17 +295,63 @@ def compare(case: Case, loaded: dict[str, Theirs]) -> dict[str, Any]:
     mine, other = ours(case), loaded[case.system].search(case, sparse)
     print(_line("costsim", mine))
     print(_line("aiconfigurator", other))
-    measured = judge(case)
-    if measured:
-        errors = [abs(predicted / tpot - 1.0) for _, _, _, tpot, predicted in measured]
-        print(f"  {len(measured)} measured points (for fitting): our TPOT is off by "
-              f"{100 * np.median(errors):.0f} % (median)")
+    measured = np.array(judge(case, loaded[case.system])).reshape(-1, 2)
+    if len(measured):
+        bias, error = np.median(measured, axis=0), np.median(np.abs(measured), axis=0)
+        print(f"  {len(measured)} measured vLLM points (for fitting), log TPOT: ours "
+              f"{bias[0]:+.2f}, median error {error[0]:.2f}; theirs {bias[1]:+.2f}, {error[1]:.2f}")
     each = mine["every_batch_s"] / mine["every_batch_points"]
     speed = other["seconds"] / max(other["points"], 1) / each
     print(f"  every batch to 1024: {mine['every_batch_points']} points in "
           f"{mine['every_batch_s']:.3f} s; a point takes theirs {speed:.0f} x as long")
     return {"case": vars(case), "costsim": mine, "aiconfigurator": other,
-            "measured_points": len(measured), "time_per_point_ratio": speed}
+            "measured_log_errors": measured.tolist(), "time_per_point_ratio": speed}
+
+
+HEAD = """# Side by side with AIConfigurator
+
+Written by `python benchmarks/peers/aiconfigurator.py --markdown docs/peers-aiconfigurator.md`;
+aiconfigurator-core 0.12.0, vLLM's kernel tables, best aggregated point that meets the targets.
+Throughput in output tokens/s per accelerator; *points* searched and *time*; *every batch* is our
+search over all batches to 1024, and how many times longer one point takes theirs. *Judge* is the
+median of log(predicted / measured) TPOT over the measured vLLM points that may be fitted on.
+
+| case | targets TTFT, TPOT | ours | TTFT, TPOT | layout, batch | theirs | TTFT, TPOT | layout, batch | ours / theirs | points, time ours | points, time theirs | every batch | judge: ours, theirs |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|
+"""
+
+
+def markdown(results: list[dict[str, Any]]) -> str:
+    """Return the results as a table."""
+    return HEAD + "\n".join(_row(each) for each in results) + "\n"
+
+
+def _row(result: dict[str, Any]) -> str:
+    case, mine, other = result["case"], result["costsim"], result["aiconfigurator"]
+    both = "error" not in mine and "error" not in other
+    ratio = f"{mine['per_accelerator'] / other['per_accelerator']:.2f}" if both else "–"
+    errors = np.array(result["measured_log_errors"]).reshape(-1, 2)
+    judged = "–"
+    if len(errors):
+        ours_bias, their_bias = np.median(errors, axis=0)
+        judged = f"{ours_bias:+.2f}, {their_bias:+.2f} ({len(errors)})"
+    cells = [
+        f"{case['model']} {case['weights']}, ≤ {case['accelerators']} × {case['hardware']}, "
+        f"{case['isl']}/{case['osl']}",
+        f"{case['ttft_s']:g} s, {1e3 * case['tpot_s']:g} ms",
+        *_cells(mine), *_cells(other), ratio,
+        f"{mine['points']}, {mine['seconds']:.3f} s", f"{other['points']}, {other['seconds']:.2f} s",
+        f"{mine['every_batch_points']} in {mine['every_batch_s']:.2f} s, "
+        f"{result['time_per_point_ratio']:.0f} ×", judged,
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cells(result: dict[str, Any]) -> list[str]:
+    if "error" in result:
+        return [result["error"][:60], "–", "–"]
+    times = f"{1e3 * result['ttft_s']:.0f}, {1e3 * result['tpot_s']:.1f} ms"
+    return [f"{result['per_accelerator']:.0f}", times, f"{result['layout']}, {result['batch']}"]
 
 
 def main() -> None:
@@ -287,6 +359,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--case", default="", help="only cases whose model has this in its name")
     options.add_argument("--json", default="", help="write the results to this file")
+    options.add_argument("--markdown", default="", help="write a table of the results")
     given = options.parse_args()
     logging.disable(logging.WARNING)
     loaded: dict[str, Theirs] = {}
@@ -295,6 +368,10 @@ def main() -> None:
         from costsim.files import write_atomically
 
         write_atomically(given.json, json.dumps(results, indent=1))
+    if given.markdown:
+        from costsim.files import write_atomically
+
+        write_atomically(given.markdown, markdown(results))
 
 
 if __name__ == "__main__":

@@ -206,7 +206,8 @@ def _points(
         return []
     names = ("tp", "pp", "ep", "dp")
     values: dict[str, NDArray[Any]] = {n: np.asarray(getattr(base.layout, n))[rows] for n in names}
-    flat = base.with_changes(layout=Layout(*values.values()))
+    tp, pp, ep, dp = (values[n] for n in names)
+    flat = base.with_changes(layout=Layout(tp, pp, ep, dp))
     point = operating_point(flat, batches[picked], isl, osl)
     for name in _FIGURES:
         values[name] = np.broadcast_to(getattr(point, name), rows.shape)
