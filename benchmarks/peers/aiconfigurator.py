@@ -316,14 +316,16 @@ Throughput in output tokens/s per accelerator; *points* searched and *time*; *ev
 search over all batches to 1024, and how many times longer one point takes theirs. *Judge* is the
 median of log(predicted / measured) TPOT over the measured vLLM points that may be fitted on.
 
-| case | targets TTFT, TPOT | ours | TTFT, TPOT | layout, batch | theirs | TTFT, TPOT | layout, batch | ours / theirs | points, time ours | points, time theirs | every batch | judge: ours, theirs |
-|---|---|---|---|---|---|---|---|---|---|---|---|---|
 """
+COLUMNS = ("case", "targets TTFT, TPOT", "ours", "TTFT, TPOT", "layout, batch", "theirs",
+           "TTFT, TPOT", "layout, batch", "ours / theirs", "points, time ours",
+           "points, time theirs", "every batch", "judge: ours, theirs")
 
 
 def markdown(results: list[dict[str, Any]]) -> str:
     """Return the results as a table."""
-    return HEAD + "\n".join(_row(each) for each in results) + "\n"
+    top = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
+    return HEAD + "\n".join(top + [_row(each) for each in results]) + "\n"
 
 
 def _row(result: dict[str, Any]) -> str:
@@ -340,7 +342,8 @@ def _row(result: dict[str, Any]) -> str:
         f"{case['isl']}/{case['osl']}",
         f"{case['ttft_s']:g} s, {1e3 * case['tpot_s']:g} ms",
         *_cells(mine), *_cells(other), ratio,
-        f"{mine['points']}, {mine['seconds']:.3f} s", f"{other['points']}, {other['seconds']:.2f} s",
+        f"{mine['points']}, {mine['seconds']:.3f} s",
+        f"{other['points']}, {other['seconds']:.2f} s",
         f"{mine['every_batch_points']} in {mine['every_batch_s']:.2f} s, "
         f"{result['time_per_point_ratio']:.0f} ×", judged,
     ]
