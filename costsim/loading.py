@@ -74,7 +74,9 @@ def validate(schema: type[Validated], data: Any, where: str) -> Validated:
 
 
 def _first_mistake(schema: type[BaseModel], error: Any) -> str:
-    mistake = error.errors(include_url=False)[0]
+    mistakes = error.errors(include_url=False)
+    # A misspelt key is both unknown and missing; the unknown one can be corrected.
+    mistake = next((m for m in mistakes if m["type"] == "extra_forbidden"), mistakes[0])
     key = ".".join(str(part) for part in mistake["loc"]) or "(top level)"
     more = error.error_count() - 1
     tail = f" (and {more} more)" if more else ""

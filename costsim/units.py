@@ -57,7 +57,10 @@ _EXAMPLES = {
     "count": "1000, 70B", "ratio": "0.9, 90 %", "carbon_intensity": "0.4 kg/kWh",
 }
 
-_NUMBER = re.compile(r"[+-]?(?:\d[\d,_ ]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+# Thousands may be set apart by a comma, a space or an underscore, in groups of three: "1,5 GB"
+# is a mistake and not fifteen.
+_WHOLE = r"(?:\d{1,3}(?:[,_ ]\d{3})+(?!\d)|\d+)"
+_NUMBER = re.compile(rf"[+-]?(?:{_WHOLE}(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 
 
 def parse_quantity(

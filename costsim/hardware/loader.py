@@ -152,9 +152,11 @@ def save_hardware(hardware: Hardware, path: Path | str, source: str, retrieved: 
     common = [f"source = {_text(source)}", f"retrieved = {_text(retrieved)}",
               'provenance = "measured"']
     lines = [f"title = {_text(h.title)}", f"vendor = {_text(h.vendor)}", f"kind = {_text(h.kind)}",
-             f"calibration = {_text(h.calibration)}", "", "[compute]", *common]
+             f"calibration = {_text(h.calibration)}",
+             f"borrowed_calibration = {_text(h.borrowed_calibration)}", "", "[compute]", *common]
     lines += [f"{key} = {float(rate)!r}" for key, rate in h.peak_flop_per_s.items()]
-    lines += [f"compute_units = {float(h.compute_units)!r}", "", "[memory]", *common,
+    lines += [f"structured_sparsity = {float(h.structured_sparsity)!r}",
+              f"compute_units = {float(h.compute_units)!r}", "", "[memory]", *common,
               f"capacity = {float(h.memory_bytes)!r}",
               f"bandwidth = {float(h.memory_bandwidth_bytes_per_s)!r}",
               f"onchip = {float(h.onchip_memory_bytes)!r}"]

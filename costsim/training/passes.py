@@ -200,7 +200,7 @@ def _class_of(name: str, tally: Tally) -> str:
 
 def backward(forward: Seconds, plan: TrainingPlan) -> Seconds:
     """Return the backward pass without recomputation."""
-    network = BACKWARD["network"]
+    network: Any = BACKWARD["network"]
     if plan.sequence_parallel:
         network = network * np.where(np.asarray(plan.layout.tp) > 1, SEQUENCE_PARALLEL_NETWORK, 1.0)
     return replace(

@@ -10,7 +10,7 @@ import numpy as np
 from costsim.errors import DoesNotFitError
 from costsim.hardware.accelerator import Hardware
 from costsim.kernels.calibration import Calibration, load_calibration
-from costsim.models.architecture import Model
+from costsim.models.architecture import Attention, Model
 from costsim.training.estimate import TrainingEstimate, estimate_training
 from costsim.training.plan import RECOMPUTE, TrainingLayout, TrainingPlan
 
@@ -60,7 +60,7 @@ def _divisors(n: int) -> list[int]:
 
 
 def _tensor(model: Model, hardware: Hardware) -> list[int]:
-    heads = [k.mixer.heads for k in model.layers if hasattr(k.mixer, "heads")]
+    heads = [k.mixer.heads for k in model.layers if isinstance(k.mixer, Attention)]
     domain = int(np.min(hardware.scale_up.domain_size))
     return [t for t in (1, 2, 4, 8, 16) if t <= domain and all(h % t == 0 for h in heads)]
 
