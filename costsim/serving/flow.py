@@ -45,6 +45,7 @@ class Sessions:
         output_tokens: tokens of a follow-up's answer; 0 for the first request's.
         grows: whether the context of earlier turns is sent again.
         geometric: whether output lengths are drawn (geometric) instead of fixed.
+        until_s: no follow-up arrives later.
     """
 
     turns: int = 0
@@ -54,6 +55,7 @@ class Sessions:
     output_tokens: int = 0
     grows: bool = True
     geometric: bool = False
+    until_s: float = float("inf")
 
 
 @dataclass(frozen=True)

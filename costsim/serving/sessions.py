@@ -31,7 +31,6 @@ class Conversations:
         self.sessions, self.seed, self.hash_tokens = sessions, seed, hash_tokens
         self.turn: dict[int, int] = {}
         self.home: dict[int, int] = {}
-        self.limit = float("inf")
 
     def after(self, fleet: FleetCore, request: int, now: float) -> None:
         """A request has left the fleet: plan the one that follows, if any."""
@@ -43,7 +42,7 @@ class Conversations:
             return
         random = np.random.Generator(np.random.Philox(key=self.seed, counter=[session, turn, 0, 0]))
         when = now + (random.exponential(self.sessions.think_s) if self.sessions.think_s else 0.0)
-        if when > self.limit:
+        if when > self.sessions.until_s:
             return
         self.turn[session] = turn + 1
         self._append(fleet, session, request, when, random)

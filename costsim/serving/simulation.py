@@ -66,6 +66,7 @@ def simulate(
     specs = [replicas] if isinstance(replicas, ReplicaSpec) else list(replicas)
     if mode not in ("fast", "steps"):
         raise unknown_name("mode", mode, ("fast", "steps"))
+    _check_ends(traffic, until_s, time_limit_s)
     fleet = build_fleet(
         specs, traffic, router=router, seed=seed, leaps=mode == "fast", admission=admission,
         link=link, oversize=oversize, retries=retries,
@@ -114,6 +115,17 @@ def build_fleet(
                     fleet.add_group(pool, made)
     fleet.overhead = max(spec.scheduler.request_overhead_s for spec in specs)
     return fleet
+
+
+def _check_ends(traffic: Traffic, until_s: float, time_limit_s: float | None) -> None:
+    """Raise InputError where sessions go on for ever and nothing ends the run."""
+    rules = traffic.sessions
+    if rules is None or rules.turns or time_limit_s is not None:
+        return
+    if min(until_s, rules.until_s) == float("inf"):
+        raise InputError(
+            "sessions without a number of turns never end: give turns, duration_s or a time limit"
+        )
 
 
 def _check_pools(specs: list[ReplicaSpec], traffic: Traffic) -> None:

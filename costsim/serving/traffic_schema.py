@@ -106,7 +106,9 @@ def build(table: dict[str, Any], folder: Path, seed: int) -> Traffic:
     if keys.classes:
         flow = flow.in_classes([SloClass(**c.model_dump()) for c in keys.classes], seed)
     if keys.sessions is not None:
-        flow = replace(flow, sessions=Sessions(**keys.sessions.model_dump()))
+        until_s = keys.duration_s or float("inf")
+        rules = Sessions(**keys.sessions.model_dump(), until_s=until_s)
+        flow = replace(flow, sessions=rules)
     return flow
 
 

@@ -15,6 +15,7 @@ from costsim.serving.checkpoint import Checkpoint, run_resumably, scenario_key
 from costsim.serving.confidence import batch_interval
 from costsim.serving.controllers import Autoscaler, Failures, RollingRestart
 from costsim.serving.fleet import Admission, Fleet, Link, ReplicaSpec
+from costsim.serving.operations import load_operations
 from costsim.serving.replications import replicate, simulate_parts
 from costsim.serving.results import SimulationResult
 from costsim.serving.scheduler import Scheduler
@@ -225,6 +226,27 @@ def test_sessions_grow_and_keep_to_their_replica() -> None:
     assert len(result) == 200
     prompts = result.table["prompt"][50:]
     assert np.all(prompts >= 70)
+
+
+def test_a_closed_loop_ends_with_its_duration() -> None:
+    table = {"input_tokens": 50, "output_tokens": 20, "duration_s": 60.0,
+             "sessions": {"users": 8, "think_s": 1.0, "grows": False}}  # fmt: skip
+    result = simulate(SPEC, load_traffic(table))
+    assert result.summary()["unserved"] == 0 and 200 < len(result) < 480
+    endless = {key: value for key, value in table.items() if key != "duration_s"}
+    refused("never end", simulate, SPEC, load_traffic(endless))
+
+
+def test_operations_from_a_table() -> None:
+    found = load_operations({
+        "router": "power_of_two", "failures": {"mtbf_s": 20.0, "mttr_s": 2.0},
+        "autoscaler": {"most": 4, "every_s": 5.0}, "admission": {"dispatch_limit": 8},
+        "rolling_restart": {"start_s": 5.0, "down_s": 1.0}, "link": {"bytes_per_s": 1e9},
+    })  # fmt: skip
+    result = simulate(SPEC, traffic(), **found)
+    assert result.summary()["finished"] == 400
+    refused("'autoscaler.mots'; did you mean 'most'", load_operations, {"autoscaler": {"mots": 3}})
+    refused("mtbf_s", load_operations, {"failures": {"mtbf_s": -1.0, "mttr_s": 1.0}})
 
 
 def refused(text: str, call: Any, *arguments: Any, **keywords: Any) -> None:
