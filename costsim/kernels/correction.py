@@ -82,9 +82,44 @@ def _contract(grid: Array, axis: int, i: int, f: float) -> Array:
 
 
 def _gather(grid: Array, places: list[tuple[Any, Any]]) -> Any:
-    """Return the multilinear interpolation on the axes that are left."""
+    """Return the multilinear interpolation on the axes that are left.
+
+    Two ways give the same: corner by corner, or one axis after the other, which is less work where
+    features broadcast (a sweep's axes) and more where each is of full size.
+    """
     if not places:
         return float(grid)
+    sizes = np.array([low.size for low, _ in places])
+    order = np.argsort(sizes, kind="stable")
+    full = np.broadcast_shapes(*(low.shape for low, _ in places))
+    seen, rest, work = (), float(grid.size), 0.0
+    for axis in order:
+        rest /= grid.shape[axis]
+        seen = np.broadcast_shapes(seen, places[axis][0].shape)
+        work += 6.0 * float(np.prod(seen)) * rest
+    if work < 7.0 * 2 ** len(places) * float(np.prod(full)):
+        return _by_axis(grid.transpose(order), [places[axis] for axis in order])
+    return _by_corner(grid, places)
+
+
+def _by_axis(grid: Array, places: list[tuple[Any, Any]]) -> Any:
+    """Return the interpolation, contracting one axis of the grid after the other."""
+    table, seen = grid, ()
+    for done, (low, share) in enumerate(places):
+        size, rest = grid.shape[done], int(np.prod(grid.shape[done + 1:]))
+        rows = np.arange(int(np.prod(seen))).reshape(seen) * size
+        index = rows + low
+        lines = table.reshape(-1, rest) if rest > 1 else table.reshape(-1)
+        lower = lines.take(index, axis=0)
+        if size > 1:
+            upper = lines.take(index + 1, axis=0)
+            lower = lower + (upper - lower) * (share[..., None] if rest > 1 else share)
+        table, seen = lower, np.broadcast_shapes(seen, low.shape)
+    return table.reshape(seen)
+
+
+def _by_corner(grid: Array, places: list[tuple[Any, Any]]) -> Any:
+    """Return the interpolation as the weighted sum over the corners of each cell."""
     strides = np.array([int(np.prod(grid.shape[a + 1:])) for a in range(grid.ndim)])
     flat, total = grid.reshape(-1), 0.0
     ends = [_ends(low * stride, share, stride, size) for (low, share), stride, size
