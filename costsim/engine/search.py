@@ -119,8 +119,6 @@ def enumerate_layouts(
     grid = [x.ravel() for x in np.meshgrid(tp, pp, ep, dp, indexing="ij")]
     layout = Layout(*grid)
     good = allowed(model, layout) & (layout.accelerators <= max_accelerators)
-    # Attention data parallelism without expert parallelism would slice experts over all ranks.
-    good = good & ((layout.dp == 1) | (layout.ep > 1))
     return Layout(*(each[good] for each in grid))
 
 

@@ -112,16 +112,18 @@ def _add_exchange(
     """Add dispatch and combine where attention is data parallel.
 
     With attention in one tensor-parallel group every rank holds all tokens and the all-reduce
-    after the layer adds the experts up: nothing more is sent.
+    after the layer adds the experts up: nothing more is sent. A token goes to each rank of an
+    expert that is sliced; with node-limited routing one copy goes to each node that it may reach
+    and is forwarded there over the faster link (DeepSeek-V3, arXiv:2412.19437, section 3.2).
     """
     many = (np.asarray(ranks.dp) > 1) & (tokens > 0)
     if not np.any(many):
         return
     per_rank = tokens / ranks.stage
-    copies = np.minimum(ffn.top_k, ranks.ep)
+    copies = np.minimum(ffn.top_k, ranks.ep) * ranks.stage / ranks.ep
     if ffn.groups and ffn.top_groups:
-        nodes = np.maximum(ranks.stage / machine.hardware.scale_up.domain_size, 1.0)
-        limited = ffn.top_groups * np.asarray(ranks.ep, float) / nodes
+        nodes = np.ceil(ranks.stage / machine.hardware.scale_up.domain_size)
+        limited = np.minimum(nodes, float(ffn.top_groups))
         copies = np.where(nodes > 1, np.minimum(copies, limited), copies)
     sent = types.activation if bytes_per_element(types.activation) < 2 else types.communication
     out = per_rank * copies * size * bytes_per_element(sent)
