@@ -23,7 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "hardware": ("hardware", "Accelerators: list, show."),
     "model": ("model", "Models: list, show, import."),
     "scenario": ("scenario", "Scenarios: list, show, validate."),
-    "plot": ("plot", "Draw the figures of a finished run again."),
+    "plot": ("plot", "Draw the figures of a scenario, and nothing else."),
     "completion": ("completion", "Print the shell's completion script."),
 }
 

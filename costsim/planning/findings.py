@@ -34,6 +34,27 @@ def findings(result: ScenarioResult) -> list[str]:
     lines += _expert_sweep(result)
     lines += _users(result)
     lines += _against_api(result)
+    lines += _simulated(result)
+    return lines
+
+
+def _simulated(result: ScenarioResult) -> list[str]:
+    """Return what the simulator says of the designs that the steady state chose."""
+    target = result.scenario.workloads[0].target
+    lines = []
+    for name, found in result.latencies.items():
+        ttft, tpot = found["summary"]["ttft_s"], found["summary"]["tpot_s"]
+        held = ttft["mean"] <= target.ttft_s and tpot["mean"] <= target.tpot_s
+        promised = any(f"{c.name} on {c.hardware.key}" == name and not c.reason
+                       for c in result.found(workload=result.scenario.workloads[0].key))
+        verdict = "meets the targets in the mean" if held else "misses the targets in the mean"
+        if promised and not held:
+            verdict += ", though the steady state meets them: its cost is a lower bound"
+        lines.append(
+            f"Simulated, {name} at 70 % of its capacity: TTFT p50 "
+            f"{format_quantity(ttft['p50'], 'time')}, p99 {format_quantity(ttft['p99'], 'time')}; "
+            f"TPOT p50 {format_quantity(tpot['p50'], 'time')}, "
+            f"p99 {format_quantity(tpot['p99'], 'time')}; {verdict}.")
     return lines
 
 

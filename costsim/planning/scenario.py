@@ -19,7 +19,6 @@ from costsim.models.variants import dense_of_equal, moe_variant
 from costsim.planning.targets import Target
 
 KIND = "scenarios"
-SWEEPS = ("experts", "batch", "context", "top_k", "precision")
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class Scenario:
         max_accelerators: of one replica.
         sweep_experts: numbers of experts to sweep, with the base model's key; empty for none.
         simulate: seconds of traffic to simulate for the latency figure; 0 for none.
-        expectations: claims of the scenario that the run checks and prints.
+        api_prices: public prices of tokens to compare with.
     """
 
     name: str

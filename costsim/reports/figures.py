@@ -47,10 +47,12 @@ def cost_against_load(result: ScenarioResult, folder: Path) -> Drawn:
     with figure(title, foot, columns=len(keys), height=5.8) as (drawn, axes):
         tint = _names(result)
         for axis, key in zip(np.atleast_1d(axes), keys, strict=True):
-            for curve in result.curves[(key, workload.key)]:
+            # Replicas of one size cost the same below their capacity: the curves lie on each
+            # other there, so that later ones are drawn thinner and leave the earlier in sight.
+            for i, curve in enumerate(result.curves[(key, workload.key)]):
                 rumoured = _rumoured(result, curve.name)
                 axis.loglog(curve.requests_per_s, curve.usd_per_query, color=tint[curve.name],
-                            lw=1.6, label=curve.name + (" (r)" if rumoured else ""))
+                            lw=max(4.6 - 0.5 * i, 1.0), label=curve.name + (" (r)" if rumoured else ""))
             limit = next(h.limit for h in result.scenario.hardware if h.key == key)
             axis.set_title(f"{key}, up to {limit}", fontsize=10.5)
             axis.set_xlabel("requests per second")
@@ -265,8 +267,9 @@ def latency_distribution(result: ScenarioResult, folder: Path) -> Drawn:
     """Simulated distributions of TTFT and TPOT."""
     if not result.latencies:
         return []
-    title = "Latency under Poisson traffic at 70 % of capacity (simulated)"
-    with figure(title, _foot(result), columns=2) as (drawn, axes):
+    workload = result.scenario.workloads[0]
+    title = f"Latency under Poisson traffic at 70 % of capacity, simulated · {workload.title}"
+    with figure(title, _foot(result, "points: 99th percentile"), columns=2) as (drawn, axes):
         tint = colours(list(result.latencies))
         for axis, name, text in zip(axes, ("ttft_s", "tpot_s"),
                                     ("time to first token [s]", "time per output token [ms]"),
@@ -276,16 +279,26 @@ def latency_distribution(result: ScenarioResult, folder: Path) -> Drawn:
                 values = np.array(found["samples"][name]) * scale
                 if not len(values):
                     continue
+                mark = " (r)" if _rumoured(result, who.rpartition(" on ")[0]) else ""
                 axis.plot(values, np.linspace(0, 100, len(values)), color=tint[who], lw=1.8,
-                          label=who)
+                          label=who + mark)
                 tail = float(np.quantile(values, 0.99))
                 axis.plot([tail], [99], "o", color=tint[who], ms=5)
             axis.set_xlabel(text)
             axis.axhline(99, color="#bbbbbb", lw=0.8, ls=":")
+            _target_line(axis, getattr(result.scenario.workloads[0].target, name) * scale)
             axis.set_ylim(0, 101)
         axes[0].set_ylabel("share of requests [%]")
-        axes[1].legend(loc="lower right", fontsize=8)
+        _legend_below(drawn, axes)
         return save(drawn, folder, "latency_distribution")
+
+
+def _target_line(axis: Any, target: float) -> None:
+    if not np.isfinite(target):
+        return
+    axis.axvline(target, color="#888888", lw=1, ls="--")
+    axis.annotate("target", (target, 4), textcoords="offset points", xytext=(-4, 0), ha="right",
+                  fontsize=8.5, color="#666666")
 
 
 FIGURES: dict[str, Callable[[ScenarioResult, Path], Drawn]] = {
