@@ -19,8 +19,6 @@ from costsim.ops.tally import RESOURCES
 
 # Shares of the batch at which the decode step is computed; it is linear in between.
 _KNOTS = (1 / 64, 1 / 8, 1.0)
-# What the steady-state formulas themselves are unsure of (queueing, arrival in the step), on top
-# of the kernels: unverified until the validation's calibration rows fit it.
 
 
 @dataclass(frozen=True)
