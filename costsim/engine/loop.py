@@ -52,7 +52,7 @@ class StepCurve:
     alone_s: Any
     chunks: Any
     prompt_tokens: Any
-    clustering: float = 0.0
+    clustering: Any = 0.0
     frontend_s: float = 0.0
 
     def decode(self, requests: Any) -> Any:
@@ -163,7 +163,7 @@ def _at(curve: StepCurve, decoding: Any, batch: Any, steps: Any, alone: bool) ->
     queue = own * busy / (2.0 * (1.0 - busy)) * (curve.prompt_tokens / room)
     queue = np.minimum(queue, (batch - 1.0) * curve.first_s * curve.chunks)
     waiting = np.minimum(1.0, np.maximum(batch - 1.0, 0.0)) * step + np.maximum(queue, 0.0)
-    if curve.clustering:
+    if np.any(curve.clustering):
         each = curve.full_s * curve.prompt_tokens / curve.full_tokens
         waiting = waiting + curve.clustering * np.maximum(batch - 1.0, 0.0) * each
     waiting = waiting + curve.frontend_s

@@ -29,6 +29,7 @@ class Settings(BaseModel):
     context_spread: float | None = Field(None, ge=1)
     kernel_time_factor: float | None = Field(None, gt=0.1, le=10)
     prompt_clustering: float | None = Field(None, ge=0, le=1)
+    dp_prompt_clustering: float | None = Field(None, ge=0, le=1)
     frontend_s: float | None = Field(None, ge=0, le=10)
     log_error_tpot: float | None = Field(None, ge=0, le=3)
     log_error_ttft: float | None = Field(None, ge=0, le=3)

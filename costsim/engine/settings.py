@@ -69,6 +69,8 @@ class EngineSettings:
         prompt_clustering: share of the other requests' prompts that a prompt finds in front of
             it on average. 0: requests arrive independently; 0.5: all at once. Closed-loop
             benchmarks with similar output lengths stay clustered.
+        dp_prompt_clustering: the same where attention is data parallel (ranks wait for one
+            another's prompts); negative: as ``prompt_clustering``.
         frontend_s: from the client's request to the scheduler and back to its first token.
         log_error_tpot, log_error_ttft: standard deviation of log(actual / predicted) that the
             engine adds to the kernels' own, from measured serving points.
@@ -103,6 +105,7 @@ class EngineSettings:
     memory_rule: str = "total"
     kernel_time_factor: float = 1.0
     prompt_clustering: float = 0.0
+    dp_prompt_clustering: float = -1.0
     frontend_s: float = 0.0
     log_error_tpot: float = 0.05
     log_error_ttft: float = 0.25

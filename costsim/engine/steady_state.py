@@ -152,10 +152,18 @@ def _curve(
         full_s=np.maximum(full.seconds - base, 0.0) * stretch, full_tokens=many * prompt.chunk,
         budget_tokens=groups * prompt.budget, decode_tokens=float(width if together else 0),
         alone_s=alone.seconds, chunks=prompt.chunks, prompt_tokens=prompt.new,
-        clustering=deployment.settings.prompt_clustering,
+        clustering=_clustering(deployment),
         frontend_s=deployment.settings.frontend_s,
     )
     return curve, decodes[-1], alone, first
+
+
+def _clustering(deployment: Deployment) -> Any:
+    """Return the share of other requests' prompts that a prompt waits for, by layout."""
+    settings, groups = deployment.settings, np.asarray(deployment.layout.dp)
+    if settings.dp_prompt_clustering < 0 or not np.any(groups > 1):
+        return settings.prompt_clustering
+    return np.where(groups > 1, settings.dp_prompt_clustering, settings.prompt_clustering)
 
 
 def _with_encoder(curve: StepCurve, encoder_s: Any) -> StepCurve:
