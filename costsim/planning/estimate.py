@@ -116,9 +116,14 @@ def estimate(
 
 
 def estimate_deployment(
-    deployment: Deployment, *, batch: int, isl: float, osl: float, price: str = "on_demand"
+    deployment: Deployment, *, batch: int, isl: float, osl: float, price: str = "on_demand",
+    rented: Rent | None = None,
 ) -> Estimate:
-    """Return the estimate of a deployment that exists; arguments as in `estimate`."""
+    """Return the estimate of a deployment that exists; arguments as in `estimate`.
+
+    Args:
+        rented: price of one accelerator, in place of the one that ``price`` names.
+    """
     _check_request(deployment, isl, osl)
     check_layout(deployment.model, deployment.layout)
     check_fits(deployment, int(isl + osl))
@@ -129,7 +134,8 @@ def estimate_deployment(
             f"{deployment.hardware.name} ({deployment.layout}) holds {int(point.max_batch)} "
             f"requests of {int(isl + osl)} tokens at once"
         )
-    return _assemble(deployment, point, rent(deployment.hardware, price), batch, isl, osl)
+    paid = rented or rent(deployment.hardware, price)
+    return _assemble(deployment, point, paid, batch, isl, osl)
 
 
 def _check_request(deployment: Deployment, isl: float, osl: float) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from costsim.economics.prices import Rent, rent
 from costsim.economics.query import SECONDS_PER_HOUR
 from costsim.engine.deployment import Deployment
-from costsim.errors import UnstableLoadError
+from costsim.errors import InputError, UnstableLoadError
 from costsim.planning.choose import best_batch
 from costsim.planning.estimate import provenance_of
 from costsim.serving.results import SimulationResult
@@ -74,6 +74,15 @@ def capacity(deployment: Deployment, traffic: Traffic, replicas: int) -> float:
     return best_batch(deployment, isl=isl, osl=osl).requests_per_s * replicas
 
 
+def _check_longest(deployment: Deployment, traffic: Traffic) -> None:
+    longest = deployment.model.max_context
+    tokens = np.asarray(traffic.prompt) + np.asarray(traffic.output)
+    if longest and len(tokens) and tokens.max() > longest:
+        worst = int(tokens.argmax())
+        raise InputError(f"request {worst + 1} of the traffic: {int(tokens[worst])} tokens are "
+                         f"longer than the context of {deployment.model.name} ({longest})")
+
+
 def simulate(
     deployment: Deployment,
     traffic: Traffic | Mapping[str, Any],
@@ -102,12 +111,15 @@ def simulate(
 
     Raises:
         UnstableLoadError: the offered load is above the capacity, which the message names.
+        InputError: a request is longer than the model's context.
     """
     from costsim.serving.engine_cost import replica_of
     from costsim.serving.simulation import simulate as run
 
     if not isinstance(traffic, Traffic):
         traffic = load_traffic(dict(traffic), folder=folder, seed=seed)
+    if options.get("oversize", "error") == "error":
+        _check_longest(deployment, traffic)
     most, offered = capacity(deployment, traffic, replicas), offered_rate(traffic)
     closed = traffic.sessions is not None and traffic.sessions.users > 0
     if offered > most and not allow_overload and not closed:

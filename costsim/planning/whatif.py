@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from costsim.economics.prices import Rent, rent
 from costsim.engine.deployment import Deployment
 from costsim.errors import InputError, unknown_name
 from costsim.models.architecture import Model
@@ -112,6 +113,9 @@ def parse_variation(text: str) -> Variation:
                          "example hardware.hbm_bandwidth=0.5x..2x")
     part, field = _field(name.strip(), text)
     values, relative = _values(body.strip(), field, text)
+    numbers = [v for v in values if not isinstance(v, str)]
+    if any(v < 0 for v in numbers) or (field == "price" and not all(numbers)):
+        raise InputError(f"--vary {text}: {name.strip()} must be positive")
     return Variation(part, field, values, relative, text)
 
 
@@ -217,17 +221,30 @@ def _outcome(
 ) -> Outcome:
     wanted = dict(request)
     label = value if isinstance(value, str) else f"{value:g}{'x' if v.relative else ''}"
+    changed, rented = deployment, None
     try:
         if v.part == "request":
             wanted[v.field] = wanted[v.field] * value if v.relative else value
-            changed = deployment
+        elif v.field == "price":
+            rented = _rent(rent(deployment.hardware, price), v, float(value))
         else:
             changed = apply(deployment, v, value)
         estimate = estimate_deployment(changed, batch=int(wanted["batch"]), isl=wanted["isl"],
-                                       osl=wanted["osl"], price=price)
+                                       osl=wanted["osl"], price=price, rented=rented)
     except InputError as error:
         return Outcome(value, label, None, str(error))
     return Outcome(value, label, estimate)
+
+
+def _rent(now: Rent, v: Variation, value: float) -> Rent:
+    """Return a rent with its whole range multiplied, or one known exactly.
+
+    It is the range of all quotes that changes, those of the profile and those of the price table.
+    """
+    if v.relative:
+        return replace(now, low=now.low * value, central=now.central * value,
+                       high=now.high * value)
+    return replace(now, low=value, central=value, high=value)
 
 
 def apply(deployment: Deployment, v: Variation, value: Any) -> Deployment:
@@ -265,10 +282,6 @@ def _hardware(deployment: Deployment, v: Variation, value: Any) -> Any:
     if v.field == "peak":
         rates = {k: (r * value if v.relative else value) for k, r in h.peak_flop_per_s.items()}
         return h.with_fields(peak_flop_per_s=rates)
-    if v.field == "price":
-        prices = tuple(replace(p, usd_per_hour=p.usd_per_hour * value if v.relative else value)
-                       for p in h.prices)
-        return h.with_fields(prices=prices)
     if v.field.startswith("scale_"):
         which, _, key = v.field.rpartition("_")
         name = {"bandwidth": "bandwidth_bytes_per_s", "latency": "latency_s",

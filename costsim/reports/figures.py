@@ -52,7 +52,8 @@ def cost_against_load(result: ScenarioResult, folder: Path) -> Drawn:
             for i, curve in enumerate(result.curves[(key, workload.key)]):
                 rumoured = _rumoured(result, curve.name)
                 axis.loglog(curve.requests_per_s, curve.usd_per_query, color=tint[curve.name],
-                            lw=max(4.6 - 0.5 * i, 1.0), label=curve.name + (" (r)" if rumoured else ""))
+                            lw=max(4.6 - 0.5 * i, 1.0),
+                            label=curve.name + (" (r)" if rumoured else ""))
             limit = next(h.limit for h in result.scenario.hardware if h.key == key)
             axis.set_title(f"{key}, up to {limit}", fontsize=10.5)
             axis.set_xlabel("requests per second")

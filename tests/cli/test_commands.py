@@ -177,6 +177,8 @@ bandwith = "3.35 TB/s"
         (("whatif", "llama-3.1-8b", "h100_sxm", "--vary", "tp"), "field=low..high"),
         (("whatif", "llama-3.1-8b", "h100_sxm", "--vary", "memory=2 TB/s,3 TB/s"), "bytes"),
         (("simulate", "llama-3.1-8b", "h100_sxm", "--rate", "100000"), "unstable load"),
+        (("simulate", "llama-3.1-8b", "h100_sxm", "--rate", "100000"), "requests/s of 1024"),
+        (("whatif", "llama-3.1-8b", "h100_sxm", "--vary", "price=0"), "must be positive"),
         (("simulate", "llama-3.1-8b", "h100_sxm"), "needs --trace"),
         (("simulate", "llama-3.1-8b", "h100_sxm", "--trace", "none.csv"), "none.csv"),
         (("run", "nowhere"), "unknown scenario 'nowhere'"),
@@ -214,11 +216,12 @@ def test_bad_hardware_files(run: Run, tmp_path: Path, name: str, text: str, mess
     ("text", "message"),
     [
         ("", "empty"),
-        ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "empty"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "no requests"),
         ("arrival_s,input_tokens,output_tokens\n1,10,10\n0.5,10,10\n", "goes back"),
         ("arrival_s,input_tokens,output_tokens\n1,-10,10\n", "-10"),
         ("arrival_s,input\n1,10\n", "column"),
-        ("arrival_s,input_tokens,output_tokens\n0,10000000,10\n1,10,10\n", "10000000"),
+        ("arrival_s,input_tokens,output_tokens\n0,10000000,10\n1,10,10\n",
+         "request 1 of the traffic"),
     ],
 )
 def test_bad_traces(run: Run, tmp_path: Path, text: str, message: str) -> None:
@@ -227,7 +230,7 @@ def test_bad_traces(run: Run, tmp_path: Path, text: str, message: str) -> None:
     assert done.returncode == 2, done.stdout
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
-    del message  # wording is the trace reader's; its own tests hold it
+    assert message in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize(
