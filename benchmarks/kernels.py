@@ -13,8 +13,9 @@ import numpy as np
 
 from costsim.hardware.loader import load_hardware
 from costsim.kernels import store
-from costsim.kernels.calibration import Calibration, load_calibration
-from costsim.kernels.fit import fit_surface, kernels
+from costsim.kernels.calibration import Calibration
+from costsim.kernels.store import load_calibration
+from costsim.kernels.surface_fit import fit_surface, kernels
 from costsim.kernels.table import make_table
 
 POINTS = 200_000

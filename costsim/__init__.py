@@ -13,7 +13,7 @@ _API = {
     "load_model": "costsim.models.loader",
     "Layout": "costsim.engine.layout",
     "Precision": "costsim.engine.precision",
-    "load_calibration": "costsim.kernels.calibration",
+    "load_calibration": "costsim.kernels.store",
     "estimate": "costsim.planning.estimate",
     "compare": "costsim.planning.compare",
     "whatif": "costsim.planning.whatif",

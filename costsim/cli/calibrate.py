@@ -30,6 +30,8 @@ if TYPE_CHECKING:
               help="With --from DIR: the model that LLMServingSim profiled.")
 @click.option("--tp", type=PositiveNumber(whole=True), default=1,
               help="With --from DIR: its tensor-parallel degree.")
+@click.option("--threads", type=PositiveNumber(whole=True),
+              help="Threads that work; default: all cores, or one on a busy machine.")
 @click.option("--name", default="local", show_default=True, help="Name of the profile to save.")
 @click.option("--no-resume", is_flag=True, help="Do not go on with an interrupted run.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -68,7 +70,7 @@ def _calibrated(
         return calibrate(
             options["device"], options["backend"], options["quick"], source, output,
             options["name"], say, hardware=options["hardware"], model=model, tp=options["tp"],
-            resume=not options["no_resume"])
+            resume=not options["no_resume"], threads=options["threads"])
 
 
 def _print(result: CalibrationResult, as_json: bool) -> None:

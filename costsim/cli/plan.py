@@ -63,7 +63,7 @@ def command(file: Path | None, as_json: bool, output: Path | None, **options: An
     from dataclasses import replace
 
     from costsim.planning.executor import make_executor
-    from costsim.planning.plan import plan_demands
+    from costsim.planning.plan import plan_demands, rechecked
     from costsim.planning.study import opened
 
     demands, models, hardware, settings = _inputs(file, options)
@@ -80,6 +80,7 @@ def command(file: Path | None, as_json: bool, output: Path | None, **options: An
         if options["robust"]:
             found = robust_plan(found, models, options["robust"], draws=options["draws"],
                                 progress=say)  # fmt: skip
+            found = rechecked(found, say)
         found = replace(found, uncertainty=study_plan(found, draws=options["draws"],
                                                       seed=settings.seed))  # fmt: skip
     emit(found.as_dict(), lambda: _table(found), as_json, output, "plan")

@@ -9,7 +9,8 @@ from costsim.engine.layout import Layout
 from costsim.engine.precision import Precision
 from costsim.engine.settings import EngineSettings
 from costsim.hardware.accelerator import Hardware
-from costsim.kernels.calibration import Calibration, load_calibration
+from costsim.kernels.calibration import Calibration
+from costsim.kernels.store import load_calibration
 from costsim.models.architecture import Model
 
 

@@ -21,18 +21,17 @@ from costsim.errors import unknown_name
 from costsim.hardware.accelerator import Hardware
 from costsim.hardware.loader import load_hardware
 from costsim.kernels.calibration import Calibration, Key, Surface
-from costsim.kernels.fit import (
+from costsim.kernels.fit import fit_with_error, reference_rates
+from costsim.kernels.plausible import possible
+from costsim.kernels.readers.silicon import read_silicon
+from costsim.kernels.store import write_calibration
+from costsim.kernels.surface_fit import (
     FEWEST,
     Kernel,
     error_figures,
-    fit_with_error,
     kernels,
     log_errors,
-    possible,
-    reference_rates,
 )
-from costsim.kernels.readers.silicon import read_silicon
-from costsim.kernels.store import write_calibration
 
 # System of the tables → (name of the calibration, hardware profile).
 SYSTEMS: dict[str, tuple[str, str]] = {

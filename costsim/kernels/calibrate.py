@@ -15,15 +15,17 @@ from costsim.errors import InputError
 from costsim.files import write_atomically
 from costsim.hardware.accelerator import Hardware
 from costsim.kernels.calibration import Calibration
-from costsim.kernels.fit import FEWEST, fit, log_errors
-from costsim.kernels.fit import kernels as kernels_of
+from costsim.kernels.fit import fit
 from costsim.kernels.local_profile import local_hardware, save_local
 from costsim.kernels.measure.cases import FULL, QUICK, Grid, all_cases
 from costsim.kernels.measure.journal import Journal
 from costsim.kernels.measure.machine import this_machine
 from costsim.kernels.measure.noise import NoiseReport
 from costsim.kernels.measure.run import Backend, Measurements, make_backend, measure
+from costsim.kernels.measure.threads import threads_for_now
 from costsim.kernels.operators import FEATURES
+from costsim.kernels.surface_fit import FEWEST, log_errors
+from costsim.kernels.surface_fit import kernels as kernels_of
 from costsim.kernels.table import KernelTable, write_csv
 
 Progress = Callable[[int, int, str], None]
@@ -87,7 +89,7 @@ def calibrate(
     source: str | Path | None = None, output: str | Path | None = None, name: str = "local",
     progress: Progress | None = None, *, hardware: str | Hardware | None = None,
     model: Any = None, tp: int = 1, resume: bool = True, extras: bool = True,
-    grid: Grid | None = None, budget_s: float | None = None,
+    grid: Grid | None = None, budget_s: float | None = None, threads: int | None = None,
 ) -> CalibrationResult:
     """Measure the kernels of this machine (or read measurements), fit, and save the result.
 
@@ -108,6 +110,8 @@ def calibrate(
         resume: take over the finished measurements of an interrupted run.
         extras: also measure block-sparse GEMM, expert dispatch and all-reduce between processes.
         grid, budget_s: replace the quick or full grid and the time budget.
+        threads: that work; by default all cores, or one where other processes use the machine:
+            one thread can be timed by its own processor time, several cannot.
 
     Raises:
         InputError: an unknown device or backend, or a source that cannot be read.
@@ -118,14 +122,14 @@ def calibrate(
     _check_name(name)
     if source is not None:
         return _from_source(Path(source), hardware, name, output, model, tp)
-    machine = this_machine()
+    machine = replace(this_machine(), threads=threads or threads_for_now())
     runner = make_backend(backend, machine)
     per_case, total = QUICK_BUDGET_S if quick else FULL_BUDGET_S
     cases = all_cases(grid or (QUICK if quick else FULL), runner.dtypes)
     about = {"machine": machine.as_dict(), "backend": runner.name, "device": runner.device}
     journal = Journal.open(_journal(name, runner, quick) if resume else None, about)
     found = measure(runner, cases, machine, journal, per_case,
-                    total if budget_s is None else budget_s, progress)
+                    total if budget_s is None else budget_s, progress, machine.threads)
     rows: list[dict[str, Any]] = []
     if extras:
         from costsim.kernels.measure.extras import measure_extras
@@ -168,10 +172,12 @@ def _fitted(
 
 def _saved(result: CalibrationResult, output: str | Path | None) -> CalibrationResult:
     folders = [library.user_home() / "hardware_profiles"]
-    files = [f for folder in folders for f in save_local(result, folder)]
+    files = [f for folder in folders
+             for f in save_local(result.hardware, result.calibration, folder)]
     if output is not None:
         folder = Path(output)
-        files += [write_csv(folder / "kernels.csv", result.tables), *save_local(result, folder)]
+        files += [write_csv(folder / "kernels.csv", result.tables),
+                  *save_local(result.hardware, result.calibration, folder)]
     return replace(result, files=files)
 
 

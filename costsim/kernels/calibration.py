@@ -36,7 +36,7 @@ from costsim.kernels.operators import (
 )
 from costsim.kernels.work import Work
 
-__all__ = ["Calibration", "Efficiency", "Latency", "Surface", "load_calibration"]
+__all__ = ["Calibration", "Efficiency", "Latency", "Surface"]
 
 # Growth of the error for every octave outside the measured range.
 WIDENING_PER_OCTAVE = 0.25
@@ -232,30 +232,3 @@ def ideal_times(operator: str, hardware: Hardware, shape: Mapping[str, Any]) -> 
     compute = done.flop / np.asarray(hardware.peak(fastest_rate_key(operator, shape)), float)
     moved = np.asarray(done.bytes, float)
     return compute + 0.0 * moved, moved / hardware.memory_bandwidth_bytes_per_s, moved
-
-
-def load_calibration(hardware: Hardware | str) -> Calibration:
-    """Return the calibration of an accelerator: its own, its relative's, or the roofline.
-
-    Args:
-        hardware: a profile, or the name (or file) of a calibration or of a profile.
-
-    Raises:
-        InputError: a calibration that is named does not exist or is malformed.
-    """
-    from costsim.kernels.store import read_calibration, shipped_calibrations
-
-    if isinstance(hardware, str):
-        from costsim.hardware.loader import list_hardware, load_hardware
-
-        if hardware in shipped_calibrations() or hardware not in list_hardware():
-            return read_calibration(hardware)
-        hardware = load_hardware(hardware)
-    if hardware.calibration and hardware.calibration in shipped_calibrations():
-        return read_calibration(hardware.calibration)
-    relative = hardware.borrowed_calibration
-    if relative and relative in shipped_calibrations():
-        found = read_calibration(relative)
-        return replace(found, provenance=f"borrowed from {relative} ({found.provenance})",
-                       widening=WIDENING_BORROWED)
-    return Calibration.roofline()

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 FADE_OCTAVES = 3.0
-# Values are stored as steps of at least 1 % in one byte, ±127 steps; where a correction is larger
-# the step doubles until it fits.
+# Values are stored in steps of at least 1 %.
 STEP = 0.01
 
 
@@ -176,7 +175,28 @@ def fit_correction(
         error = residual - matrix @ solution
         spread = max(1.4826 * float(np.median(np.abs(error))), 0.01)
         weight = 1.0 / (1.0 + (error / (2.0 * spread)) ** 2)
-    return Correction(axes, solution.reshape([len(a) for a in axes]))
+    shape = tuple(len(a) for a in axes)
+    reached = np.asarray(matrix.sum(axis=0)).reshape(shape) > UNREACHED
+    return Correction(axes, _carried(solution.reshape(shape), reached))
+
+
+# A node with less weight of measurements than this is not measured.
+UNREACHED = 1e-3
+
+
+def _carried(values: Array, reached: NDArray[np.bool_]) -> Array:
+    """Return the values with unmeasured nodes taken from the next measured one on the first axis.
+
+    Nearest before, else after, else zero: simpler than what smoothing makes up there, and it packs
+    into next to nothing.
+    """
+    length = len(values)
+    index = np.arange(length).reshape(-1, *[1] * (values.ndim - 1))
+    before = np.maximum.accumulate(np.where(reached, index, -1), axis=0)
+    after = np.minimum.accumulate(np.where(reached, index, length)[::-1], axis=0)[::-1]
+    source = np.where(before >= 0, before, after)
+    found = np.take_along_axis(values, np.minimum(source, length - 1), axis=0)
+    return np.where(source < length, found, 0.0)
 
 
 # Relative residual at which the iteration stops, and its longest run.
@@ -247,26 +267,27 @@ def _penalties(shape: tuple[int, ...], stiffness: float, pull: float) -> Any:
 def encode(correction: Correction, step: float = STEP) -> dict[str, Any]:
     """Return the grid as JSON: axes rounded, values as packed steps.
 
-    Steps are signed bytes, differenced along the first axis (modulo 256, which undoes itself),
-    deflated, and written in base 64.
+    Steps are differenced along the first axis in 16 bits (modulo 2^16, which undoes itself), their
+    low bytes and then their high ones deflated, and written in base 64.
 
     Args:
         correction: to encode.
-        step: size of a step; doubled until the largest value fits into 127 of them.
+        step: size of a step; doubled should the largest value not fit into 15 bits of them.
     """
-    while np.max(np.abs(correction.values), initial=0.0) > 127 * step:
+    while np.max(np.abs(correction.values), initial=0.0) > 32767 * step:
         step *= 2.0
-    steps = np.round(correction.values / step).astype(np.int8)
-    change = np.diff(steps, axis=0, prepend=np.int8(0))
-    data = base64.b64encode(zlib.compress(change.tobytes(), 9)).decode("ascii")
-    return {"axes": [[round(float(x), 4) for x in a] for a in correction.axes],
+    steps = np.round(correction.values / step).astype("<i2")
+    change = np.diff(steps, axis=0, prepend=np.int16(0)).astype("<i2")
+    planes = np.ascontiguousarray(change).view(np.uint8).reshape(-1, 2).T
+    data = base64.b64encode(zlib.compress(planes.tobytes(), 9)).decode("ascii")
+    return {"axes": [[round(float(x), 3) for x in a] for a in correction.axes],
             "step": step, "values": data}
 
 
 def decode(data: dict[str, Any]) -> Correction:
     """Return the grid that `encode` wrote."""
     axes = tuple(np.array(a, float) for a in data["axes"])
-    raw = np.frombuffer(zlib.decompress(base64.b64decode(data["values"])), np.int8)
-    change = raw.reshape([len(a) for a in axes])
-    steps = np.cumsum(change, axis=0, dtype=np.int8)
+    planes = np.frombuffer(zlib.decompress(base64.b64decode(data["values"])), np.uint8)
+    change = np.ascontiguousarray(planes.reshape(2, -1).T).view("<i2")
+    steps = np.cumsum(change.reshape([len(a) for a in axes]), axis=0, dtype=np.int16)
     return Correction(axes, steps.astype(float) * data["step"])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from costsim.hardware.accelerator import Hardware
 from costsim.kernels.calibration import Calibration
 from costsim.kernels.efficiency import COLLECTIVES
-from costsim.kernels.fit import (
+from costsim.kernels.surface_fit import (
     FEWEST,
     Kernel,
     features,

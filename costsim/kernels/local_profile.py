@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,13 +13,11 @@ from costsim.errors import InputError
 from costsim.files import write_atomically
 from costsim.hardware.accelerator import Hardware, Link
 from costsim.hardware.loader import save_hardware
+from costsim.kernels.calibration import Calibration
 from costsim.kernels.measure.machine import Machine
 from costsim.kernels.operators import operator_work
 from costsim.kernels.store import write_calibration
 from costsim.kernels.table import KernelTable
-
-if TYPE_CHECKING:
-    from costsim.kernels.calibrate import CalibrationResult
 
 # Rent of a processor core where nobody says what this machine costs.
 USD_PER_CORE_HOUR = 0.05
@@ -41,7 +39,8 @@ def local_hardware(
     if gemm is None or copy is None:
         raise InputError("calibrate: no GEMM or no memory copy was measured; give it more time")
     bandwidth = _bandwidth(copy, machine)
-    memory, units, title = machine.memory_bytes, float(machine.cores), machine.processor
+    memory, title = machine.memory_bytes, machine.processor
+    units = float(machine.threads or machine.cores)
     if device == "cuda":
         memory, units, title = _cuda()
     alone = Link(1.0, bandwidth, 1e-6)
@@ -77,9 +76,9 @@ def _cuda() -> tuple[float, float, str]:
     return float(about.total_memory), float(about.multi_processor_count), str(about.name)
 
 
-def save_local(result: CalibrationResult, folder: Path) -> list[Path]:
-    """Write the profile and its calibration into a folder of hardware profiles."""
-    h, today = result.hardware, datetime.date.today().isoformat()
+def save_local(h: Hardware, calibration: Calibration, folder: Path) -> list[Path]:
+    """Write a profile and its calibration into a folder of hardware profiles."""
+    today = datetime.date.today().isoformat()
     path = folder / f"{h.name}.toml"
     save_hardware(h, path, "costsim calibrate on this machine", today)
     if h.kind == "cpu":
@@ -88,5 +87,5 @@ def save_local(result: CalibrationResult, folder: Path) -> list[Path]:
             f'\n[[prices]]\nkind = "on_demand"\nprice = "${price:g}/h"\ndate = "{today[:7]}"\n'
             f'source = "{_PRICE_SOURCE}"\nprovenance = "unverified"\n')
         write_atomically(path, text)
-    calibration = folder / "calibrations" / f"{h.name}.json"
-    return [path, write_calibration(result.calibration, calibration)]
+    fitted = folder / "calibrations" / f"{h.name}.json"
+    return [path, write_calibration(calibration, fitted)]

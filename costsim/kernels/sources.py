@@ -8,9 +8,10 @@ from typing import Any
 
 from costsim.errors import InputError
 from costsim.hardware.accelerator import Hardware
+from costsim.kernels.plausible import check_on
 from costsim.kernels.readers.llmservingsim import read_llmservingsim
 from costsim.kernels.readers.vidur import read_vidur_all_reduce, read_vidur_mlp
-from costsim.kernels.table import KernelTable, check_table, read_csv
+from costsim.kernels.table import KernelTable, read_csv
 from costsim.loading import read_text
 
 
@@ -31,7 +32,7 @@ def read_source(
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
     found = _folder(source, model, tp) if source.is_dir() else _file(source, hardware.name)
-    return [check_table(table, hardware) for table in found]
+    return [check_on(table, hardware) for table in found]
 
 
 def _folder(folder: Path, model: Any, tp: int) -> list[KernelTable]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,15 @@ from typing import Any
 from costsim import library
 from costsim.errors import InputError
 from costsim.files import write_atomically
-from costsim.kernels.calibration import Calibration, Surface
+from costsim.hardware.accelerator import Hardware
+from costsim.hardware.loader import list_hardware, load_hardware
+from costsim.kernels.calibration import WIDENING_BORROWED, Calibration, Surface
 from costsim.kernels.correction import STEP, decode, encode
 from costsim.kernels.efficiency import Efficiency
 from costsim.loading import read_json
 
 FOLDER = "hardware_profiles/calibrations"
-FORMAT = 2
+FORMAT = 3
 
 
 def shipped_calibrations() -> list[str]:
@@ -95,3 +97,26 @@ def _surface(data: dict[str, Any]) -> Surface:
     correction = data["correction"]
     return Surface(Efficiency(**data["efficiency"]), correction and decode(correction),
                    data["rows"], data["about"])
+
+
+def load_calibration(hardware: Hardware | str) -> Calibration:
+    """Return the calibration of an accelerator: its own, its relative's, or the roofline.
+
+    Args:
+        hardware: a profile, or the name (or file) of a calibration or of a profile.
+
+    Raises:
+        InputError: a calibration that is named does not exist or is malformed.
+    """
+    if isinstance(hardware, str):
+        if hardware in shipped_calibrations() or hardware not in list_hardware():
+            return read_calibration(hardware)
+        hardware = load_hardware(hardware)
+    if hardware.calibration and hardware.calibration in shipped_calibrations():
+        return read_calibration(hardware.calibration)
+    relative = hardware.borrowed_calibration
+    if relative and relative in shipped_calibrations():
+        found = read_calibration(relative)
+        return replace(found, provenance=f"borrowed from {relative} ({found.provenance})",
+                       widening=WIDENING_BORROWED)
+    return Calibration.roofline()

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from costsim.errors import InputError, unknown_name
 from costsim.files import write_atomically
-from costsim.hardware.accelerator import Hardware
 from costsim.loading import read_text
 
 # Shape columns by operator, with the value that a missing column stands for (None: required).
@@ -115,19 +114,18 @@ def make_table(
     return KernelTable(operator, columns, latency, wide, **about)
 
 
-def check_table(table: KernelTable, hardware: Hardware | None = None) -> KernelTable:
-    """Return the table if its rows can be true.
+def title(table: KernelTable) -> str:
+    """Return what an error message calls a table."""
+    return f"{table.operator} table of {table.source or table.device or 'unnamed source'}"
 
-    Args:
-        table: to check.
-        hardware: the accelerator it was measured on; adds the test against its peak rates, which
-            is what tells milliseconds from microseconds.
+
+def check_table(table: KernelTable) -> KernelTable:
+    """Return the table if its rows can be true (`costsim.kernels.plausible` adds the rates).
 
     Raises:
-        InputError: non-positive or non-finite latencies or shapes, duplicate rows, or rows faster
-            than 1.1 times the hardware's peak rate or memory bandwidth (a mistake of units).
+        InputError: non-positive or non-finite latencies or shapes, or duplicate rows.
     """
-    where = f"{table.operator} table of {table.source or table.device or 'unnamed source'}"
+    where = title(table)
     bad = ~(np.isfinite(table.latency_s) & (table.latency_s > 0))
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
@@ -139,38 +137,7 @@ def check_table(table: KernelTable, hardware: Hardware | None = None) -> KernelT
     repeated = len(table) - len(np.unique(_row_keys(table)))
     if repeated:
         raise InputError(f"{where}: {repeated} duplicate rows (same shape twice)")
-    if hardware is not None:
-        _check_rates(table, hardware, where)
     return table
-
-
-# Measured rows may pass the data sheet's rate a little: clocks above the rated boost.
-TOO_FAST = 1.1
-# A part of the bytes may come from the last-level cache: only rows with work well beyond it are
-# held against the memory bandwidth.
-CACHE_MULTIPLE = 4.0
-# One such row in a thousand is a glitch of the clock, not a mistake of units.
-FEW_TOO_FAST = 0.001
-
-
-def _check_rates(table: KernelTable, hardware: Hardware, where: str) -> None:
-    from costsim.kernels.calibration import ideal_times
-    from costsim.kernels.fit import kernels
-
-    for kernel in kernels(table):
-        compute, memory, moved = ideal_times(kernel.operator, hardware, kernel.shape)
-        large = moved > CACHE_MULTIPLE * np.asarray(hardware.onchip_memory_bytes, float)
-        limits = (("peak rate", compute), ("bandwidth", np.where(large, memory, 0.0)))
-        for name, ideal in limits:
-            over = ideal / kernel.latency_s
-            if (over > TOO_FAST).mean() > FEW_TOO_FAST:
-                row = int(np.argmax(over))
-                shape = ", ".join(f"{n}={c[row]:g}" for n, c in kernel.table.shape.items()
-                                  if c.dtype.kind == "f" and np.isfinite(c[row]))
-                raise InputError(
-                    f"{where}: {shape} in {kernel.latency_s[row]:.3g} s would be {over[row]:.3g} "
-                    f"times the {name} of {hardware.name} ({int((over > TOO_FAST).sum())} such "
-                    "rows); is the latency in seconds?")
 
 
 def _row_keys(table: KernelTable) -> NDArray[Any]:

@@ -127,6 +127,15 @@ def plan_demands(
     )  # fmt: skip
 
 
+def rechecked(found: Plan, progress: Progress | None = None) -> Plan:
+    """Return a plan with its targets simulated anew, where its options ask for it."""
+    if not found.options.check:
+        return found
+    held = check_plan(found.problem, found.solution, found.options, progress)
+    notes = [n for n in found.notes if not n.startswith("targets do not hold")]
+    return replace(found, held=tuple(held), rounds=1, notes=(*_unheld(held, 1), *notes))
+
+
 class _Clock:
     def __init__(self) -> None:
         self.last, self.seconds = time.perf_counter(), {}  # type: float, dict[str, float]
@@ -182,4 +191,4 @@ def load_plan(path: Path | str) -> tuple[list[Demand], list[Hardware], PlanOptio
 
 
 __all__ = ["HOURS_PER_MONTH", "Plan", "PlanOptions", "load_plan", "plan",
-           "plan_demands"]  # fmt: skip
+           "plan_demands", "rechecked"]  # fmt: skip

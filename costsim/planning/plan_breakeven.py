@@ -31,7 +31,8 @@ class BreakEven:
         utilisation: mean load over the peak that the chips carry.
         queries_per_hour: at full utilisation.
         utilisations: from which owning is cheaper, by the name of the other; NaN: no crossing.
-        dates: on which owning has cost no more, by the name of the other; None: never.
+        dates: on which owning has cost no more, by the name of the other; None: not within the
+            life of what is bought.
     """
 
     hardware: str
@@ -73,13 +74,13 @@ def plan_break_even(plan: PlanResult, region: str = "us", start: date | None = N
     use = float(np.average(load, weights=plan.problem.fleet.weights) / load.max())
     full = float(load.max()) * 3600.0
     own, others = _own(kind, chips, region), [*_rents(kind, chips), *_apis(plan, full)]
-    first = start or date.today()
+    first, life = start or date.today(), float(load_terms().life_years)
     if own is None:
         return BreakEven(name, chips, tuple(others), use, full, {}, {})
     return BreakEven(
         name, chips, (own, *others), use, full,
         {o.name: break_even_utilisation(own, o) for o in others},
-        {o.name: break_even_date(own, o, use, first) for o in others},
+        {o.name: break_even_date(own, o, use, first, life) for o in others},
     )  # fmt: skip
 
 

@@ -108,7 +108,8 @@ def _break_even(plan: Plan) -> Table:
             continue
         crossing = f"{100 * use:.0f} % use" if not math.isnan(use) else "no use" if (
             own.usd_per_hour(1.0) > option.usd_per_hour(1.0)) else "any use"  # fmt: skip
-        table.add_row(option.name, f"${usd:.4g}", crossing, day.isoformat() if day else "never")
+        when = day.isoformat() if day else "not in its life"
+        table.add_row(option.name, f"${usd:.4g}", crossing, when)
     return table
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from costsim.errors import DoesNotFitError, InputError
 from costsim.hardware.accelerator import Hardware
-from costsim.kernels.calibration import Calibration, load_calibration
+from costsim.kernels.calibration import Calibration
+from costsim.kernels.store import load_calibration
 from costsim.models.architecture import Model
 from costsim.models.flop import flop_per_token
 from costsim.quantity import Quantity
@@ -284,5 +285,6 @@ def _prices(hardware: Hardware, kind: str) -> tuple[float, float, float]:
     found = sorted(float(p.usd_per_hour) for p in hardware.prices if p.kind == kind)
     if not found:
         kinds = ", ".join(sorted({p.kind for p in hardware.prices})) or "none"
-        raise InputError(f"hardware '{hardware.name}' has no price of kind '{kind}'; it has {kinds}")
+        raise InputError(
+            f"hardware '{hardware.name}' has no price of kind '{kind}'; it has {kinds}")
     return found[0], float(np.median(found)), found[-1]

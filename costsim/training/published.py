@@ -134,3 +134,17 @@ def _shape(name: str, shape: dict[str, Any]) -> Model:
 def median_error(runs: list[PublishedRun]) -> float:
     """Return the median of |error| over the runs that are not kept apart."""
     return float(np.median([abs(run.error) for run in runs if not run.apart]))
+
+
+def family_errors(runs: list[PublishedRun]) -> dict[str, float]:
+    """Return the median of |error| by training run, those kept apart left out."""
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        if not run.apart:
+            family = run.name.split(",")[0]
+            found.setdefault(_FAMILY.get(family.split()[0], family), []).append(abs(run.error))
+    return {family: float(np.median(errors)) for family, errors in found.items()}
+
+
+# Benchmarks of one paper at several sizes are one family.
+_FAMILY = {"Megatron": "Megatron (Korthikanti et al.)"}

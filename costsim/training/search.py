@@ -9,7 +9,8 @@ import numpy as np
 
 from costsim.errors import DoesNotFitError
 from costsim.hardware.accelerator import Hardware
-from costsim.kernels.calibration import Calibration, load_calibration
+from costsim.kernels.calibration import Calibration
+from costsim.kernels.store import load_calibration
 from costsim.models.architecture import Attention, Model
 from costsim.training.estimate import TrainingEstimate, estimate_training
 from costsim.training.plan import RECOMPUTE, TrainingLayout, TrainingPlan

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from costsim.hardware.accelerator import Hardware
 from costsim.kernels.calibration import Calibration
-from costsim.kernels.fit import NINETY, kernels
+from costsim.kernels.surface_fit import NINETY, kernels
 from costsim.kernels.table import KernelTable
 
 Array = NDArray[np.float64]

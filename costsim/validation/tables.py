@@ -7,9 +7,9 @@ from pathlib import Path
 from costsim.errors import InputError
 from costsim.hardware.accelerator import Hardware
 from costsim.kernels.build_silicon import SYSTEMS
-from costsim.kernels.calibration import load_calibration
 from costsim.kernels.readers.silicon import read_silicon
 from costsim.kernels.readers.vidur import read_vidur_all_reduce, read_vidur_mlp
+from costsim.kernels.store import load_calibration
 from costsim.kernels.table import KernelTable, read_csv
 from costsim.validation.kernels import KernelErrors, validate_kernels
 

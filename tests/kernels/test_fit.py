@@ -11,10 +11,11 @@ from costsim.hardware.loader import load_hardware
 from costsim.kernels.calibration import Calibration
 from costsim.kernels.correction import Correction, decode, encode, fit_correction
 from costsim.kernels.efficiency import Efficiency, roofline_latency
-from costsim.kernels.fit import fit, fit_surface, kernels, log_errors
+from costsim.kernels.fit import fit
 from costsim.kernels.holdout import hold_out, table_lookup
 from costsim.kernels.operators import operator_work
 from costsim.kernels.store import read_calibration, write_calibration
+from costsim.kernels.surface_fit import fit_surface, kernels, log_errors
 from costsim.kernels.table import KernelTable, make_table
 from costsim.validation.kernels import validate_kernels
 

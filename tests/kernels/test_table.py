@@ -9,7 +9,8 @@ import pytest
 
 from costsim.errors import InputError
 from costsim.hardware.loader import load_hardware
-from costsim.kernels.fit import kernels
+from costsim.kernels.plausible import check_on
+from costsim.kernels.surface_fit import kernels
 from costsim.kernels.table import (
     KernelTable,
     check_table,
@@ -40,12 +41,12 @@ def test_a_table_survives_writing_and_reading(tmp_path: Path) -> None:
 
 
 def test_true_rows_pass_the_check() -> None:
-    check_table(gemm_table(), H100)
+    check_on(gemm_table(), H100)
 
 
 def test_milliseconds_for_seconds_are_caught() -> None:
     with pytest.raises(InputError, match="times the peak rate of h100_sxm"):
-        check_table(gemm_table(scale=1e-3), H100)
+        check_on(gemm_table(scale=1e-3), H100)
 
 
 def test_impossible_bandwidth_is_caught() -> None:
@@ -53,7 +54,7 @@ def test_impossible_bandwidth_is_caught() -> None:
         "batch": [256.0, 512.0], "context": 65536.0, "heads": 8.0, "kv_heads": 8.0,
         "head_dim": 128.0, "v_head_dim": 128.0}, [5e-3, 1e-2])
     with pytest.raises(InputError, match="times the bandwidth"):
-        check_table(table, H100)
+        check_on(table, H100)
 
 
 def test_repeated_rows_are_caught_and_can_be_merged() -> None:

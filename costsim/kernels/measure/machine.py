@@ -25,6 +25,7 @@ class Machine:
         memory_bytes: main memory, or what the container may use of it.
         versions: of Python and the libraries.
         thread_settings: environment variables that limit threads.
+        threads: that the measurements use; 0 for all cores.
     """
 
     processor: str
@@ -35,6 +36,7 @@ class Machine:
     memory_bytes: float
     versions: dict[str, str]
     thread_settings: dict[str, str]
+    threads: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -43,6 +45,8 @@ class Machine:
     def notes(self) -> list[str]:
         """Return what about this machine makes timings uncertain."""
         found = []
+        if self.threads == 1 and self.cores > 1:
+            found.append(f"one thread of {self.cores} cores, by its processor time")
         if self.threads_per_core > 1:
             found.append(f"SMT: {self.threads_per_core} threads share a core")
         if self.numa_nodes > 1:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from costsim.kernels.measure.cases import Case
 from costsim.kernels.measure.journal import Journal
 from costsim.kernels.measure.machine import Machine
 from costsim.kernels.measure.noise import NoiseReport
+from costsim.kernels.measure.threads import clock_for, limited, load_average
 from costsim.kernels.measure.timing import time_call
 from costsim.kernels.table import KernelTable, make_table
 
@@ -80,6 +80,7 @@ class Measurements:
 def measure(
     backend: Backend, cases: Sequence[Case], machine: Machine, journal: Journal,
     case_budget_s: float = 0.1, total_budget_s: float = np.inf, progress: Progress | None = None,
+    threads: int = 0,
 ) -> Measurements:
     """Measure cases one after the other.
 
@@ -91,22 +92,36 @@ def measure(
         case_budget_s: sampling time of one case.
         total_budget_s: start no further case after this.
         progress: called with done, total and what comes next.
+        threads: that work; 0 for all cores.
     """
+    threads = threads or machine.cores
+    with limited(threads):
+        return _measure(backend, cases, machine, journal, case_budget_s, total_budget_s,
+                        progress or _quiet, clock_for(threads, backend.device))
+
+
+def _quiet(done: int, total: int, what: str) -> None:
+    """Say nothing."""
+
+
+def _measure(
+    backend: Backend, cases: Sequence[Case], machine: Machine, journal: Journal,
+    case_budget_s: float, total_budget_s: float, progress: Progress, clock: Callable[[], float],
+) -> Measurements:
     start = time.perf_counter()
-    noise = NoiseReport(notes=machine.notes(), load_average=_load())
+    noise = NoiseReport(notes=machine.notes(), load_average=load_average())
     reference = _reference(backend)
     taken, next_reading = sum(c.key in journal.done for c in cases), 0.0
     for number, case in enumerate(cases):
         elapsed = time.perf_counter() - start
         if elapsed >= next_reading:
-            noise.add(elapsed, time_call(reference, 0.02, backend.synchronise).median_s)
+            noise.add(elapsed, time_call(reference, 0.02, backend.synchronise, clock).median_s)
             next_reading = elapsed + REFERENCE_EVERY_S
-        if progress:
-            progress(number, len(cases), case.operator)
+        progress(number, len(cases), case.operator)
         if case.key not in journal.done and elapsed < total_budget_s:
-            _measure_one(backend, case, journal, case_budget_s)
+            _measure_one(backend, case, journal, case_budget_s, clock)
     seconds = time.perf_counter() - start
-    noise.add(seconds, time_call(reference, 0.02, backend.synchronise).median_s)
+    noise.add(seconds, time_call(reference, 0.02, backend.synchronise, clock).median_s)
     return Measurements(as_tables(cases, journal, backend, machine), noise, taken, seconds)
 
 
@@ -115,13 +130,11 @@ def _reference(backend: Backend) -> Callable[[], object]:
     return backend.prepare("gemm", {**REFERENCE.shape, "dtype": dtype, "activation": dtype})[0]
 
 
-def _load() -> float:
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-
-
-def _measure_one(backend: Backend, case: Case, journal: Journal, budget_s: float) -> None:
+def _measure_one(
+    backend: Backend, case: Case, journal: Journal, budget_s: float, clock: Callable[[], float]
+) -> None:
     call, more = backend.prepare(case.operator, case.shape)
-    timing = time_call(call, budget_s, backend.synchronise)
+    timing = time_call(call, budget_s, backend.synchronise, clock)
     journal.add(case.key, median_s=timing.median_s, quiet_s=timing.quiet_s, spread=timing.spread,
                 samples=timing.samples, more=more)
 

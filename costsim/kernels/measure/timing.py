@@ -40,7 +40,8 @@ def _nothing() -> None:
 
 
 def time_call(
-    call: Callable[[], object], budget_s: float, synchronise: Callable[[], None] = _nothing
+    call: Callable[[], object], budget_s: float, synchronise: Callable[[], None] = _nothing,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Timing:
     """Return the time of a call.
 
@@ -49,15 +50,16 @@ def time_call(
         budget_s: stop sampling after this long; at least `FEWEST_SAMPLES` are taken, or two
             where a single call takes longer than the budget.
         synchronise: waits until the device has finished.
+        clock: the wall's, or that of the processor time where one thread works.
     """
     call()  # warm-up: memory is mapped, code paths are chosen
-    single = _sample(call, 1, synchronise)
+    single = _sample(call, 1, synchronise, clock)
     group = max(1, int(np.ceil(SHORTEST_SAMPLE_S / max(single, 1e-9))))
-    _sample(call, group, synchronise)
+    _sample(call, group, synchronise, clock)
     samples: list[float] = []
     stop = time.perf_counter() + budget_s
     while len(samples) < MOST_SAMPLES:
-        samples.append(_sample(call, group, synchronise) / group)
+        samples.append(_sample(call, group, synchronise, clock) / group)
         late = time.perf_counter() > stop
         if late and len(samples) >= (2 if single > budget_s else FEWEST_SAMPLES):
             break
@@ -68,12 +70,15 @@ def time_call(
     return Timing(median, float(np.median(fastest)), spread, len(samples))
 
 
-def _sample(call: Callable[[], object], group: int, synchronise: Callable[[], None]) -> float:
-    start = time.perf_counter()
+def _sample(
+    call: Callable[[], object], group: int, synchronise: Callable[[], None],
+    clock: Callable[[], float],
+) -> float:
+    start = clock()
     for _ in range(group):
         call()
     synchronise()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def _summary(samples: list[float]) -> tuple[float, float]:

@@ -1,0 +1,231 @@
+"""Fits one kernel's surface: few physical parameters, then a correction.
+
+The parameters of the smooth roofline (share of peak, share of bandwidth, bytes at half bandwidth,
+launch, ridge) are fitted to log residuals with a soft-L1 loss; what remains goes into a smoothed
+grid in log2 space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from costsim.hardware.accelerator import Hardware
+from costsim.kernels.calibration import (
+    Surface,
+    corrected,
+    inside_latency,
+)
+from costsim.kernels.correction import fit_correction
+from costsim.kernels.efficiency import COLLECTIVES, GENERIC, Efficiency, Latency, roofline_latency
+from costsim.kernels.operators import (
+    FEATURES,
+    NODES,
+    completed,
+    rate_key,
+    variant,
+    work_on,
+)
+from costsim.kernels.table import KernelTable
+
+Array = NDArray[np.float64]
+
+# Two-sided 90 % of a normal distribution.
+NINETY = 1.6449
+# Below so many rows a grid would only copy them; the physics' few parameters are all there is.
+FEWEST_FOR_CORRECTION = 12
+FEWEST = 6
+# Rows that the physical parameters are fitted on: more do not move five parameters.
+PHYSICS_ROWS = 3000
+# A fit is never surer than this: clocks, temperature and drivers differ between machines.
+LEAST_LOG_ERROR = 0.02
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Rows of one kernel (an operator with its data types), ready to be fitted.
+
+    Args:
+        operator, variant, engine: which kernel.
+        shape: arguments of the operator; data types are plain strings.
+        latency_s: measured.
+        table: where the rows come from.
+    """
+
+    operator: str
+    variant: str
+    engine: str
+    shape: Mapping[str, Any]
+    latency_s: Array
+    table: KernelTable
+
+    def select(self, rows: Any) -> Kernel:
+        """Return the kernel with some of its rows."""
+        shape = {k: v[rows] if isinstance(v, np.ndarray) else v for k, v in self.shape.items()}
+        return replace(self, shape=shape, latency_s=self.latency_s[rows],
+                       table=self.table.select(rows))
+
+
+def kernels(table: KernelTable, engine: str | None = None) -> Iterator[Kernel]:
+    """Yield the kernels of a table, by data types, kind and phase.
+
+    Args:
+        table: measured rows.
+        engine: name to file them under; the table's software if None.
+    """
+    engine = table.software if engine is None else engine
+    for rows, texts in _by_text(table):
+        numbers = {k: v[rows] for k, v in table.shape.items() if v.dtype.kind == "f"}
+        shape: dict[str, Any] = {**numbers, **texts}
+        if np.isnan(shape.get("touched", 0.0)).all():
+            shape.pop("touched", None)
+        shape = dict(completed(table.operator, shape))
+        part = table.select(rows)
+        yield Kernel(table.operator, variant(table.operator, shape), engine, shape,
+                     part.latency_s, part)
+
+
+def _by_text(table: KernelTable) -> Iterator[tuple[Any, dict[str, str]]]:
+    names = [n for n, c in table.shape.items() if c.dtype.kind != "f"]
+    codes = np.zeros(len(table), np.intp)
+    for name in names:
+        codes = codes * 64 + np.unique(table.shape[name], return_inverse=True)[1]
+    if table.operator == "linear_attention":
+        codes = codes * 2 + (table.shape["new_tokens"] <= 8)
+    if "window" in table.shape:
+        codes = codes * 2 + (table.shape["window"] > 0)
+    for code in np.unique(codes):
+        rows = np.flatnonzero(codes == code)
+        yield rows, {n: str(table.shape[n][rows[0]]) for n in names}
+
+
+def physics(kernel: Kernel, hardware: Hardware) -> Any:
+    """Return a function from efficiencies to the physics' latency of a kernel's rows."""
+    if kernel.operator in COLLECTIVES:
+        return lambda e: inside_latency(kernel.operator, hardware, kernel.shape, e)
+    done = work_on(kernel.operator, kernel.shape, hardware.kind)
+    peak = hardware.peak(rate_key(kernel.operator, kernel.shape))
+    bandwidth, units = hardware.memory_bandwidth_bytes_per_s, hardware.compute_units
+    return lambda e: roofline_latency(done, peak, bandwidth, units, e)
+
+
+_NAMES = ("compute", "memory", "half_bytes", "launch_s", "ridge")
+_LOW = np.log([0.01, 0.02, 1e3, 2e-7, 1.0])
+_HIGH = np.log([1.1, 1.5, 1e9, 1e-3, 8.0])
+
+
+def fit_efficiency(kernel: Kernel, hardware: Hardware, seed: int = 0) -> Efficiency:
+    """Return the physical parameters that fit a kernel's rows best, robustly."""
+    from scipy.optimize import least_squares
+
+    few = kernel.select(_some(len(kernel.latency_s), PHYSICS_ROWS, seed))
+    seconds, target = physics(few, hardware), np.log(few.latency_s)
+    generic = GENERIC[kernel.operator]
+    # The fastest rows are nearly all launch.
+    launch = 0.8 * float(np.quantile(few.latency_s, 0.01))
+    start = replace(generic, launch_s=max(launch, 3e-7))
+
+    def residual(x: Array) -> Any:
+        return np.log(seconds(_efficiency(start, x)).seconds) - target
+
+    x0 = np.clip(np.log([getattr(start, n) for n in _NAMES]), _LOW + 1e-6, _HIGH - 1e-6)
+    found = least_squares(residual, x0, bounds=(_LOW, _HIGH), loss="soft_l1", f_scale=0.1,
+                          max_nfev=60)
+    return _efficiency(start, found.x)
+
+
+def _efficiency(base: Efficiency, x: Array) -> Efficiency:
+    return replace(base, **{n: float(v) for n, v in zip(_NAMES, np.exp(x), strict=True)})
+
+
+def _some(rows: int, most: int, seed: int) -> Any:
+    if rows <= most:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+
+
+def features(kernel: Kernel) -> list[Array]:
+    """Return the log2 features of a kernel's rows, one array each."""
+    rows = len(kernel.latency_s)
+    return [np.broadcast_to(np.asarray(f, float), rows)
+            for f in FEATURES[kernel.operator](kernel.shape)]
+
+
+# Stiffness of the correction: the first for dense tables; small ones, whose noise a loose grid
+# would copy, take the one that rows held out like best.
+STIFFNESS = (0.05, 0.3, 2.0)
+DENSE = 5000
+
+
+def fit_surface(kernel: Kernel, hardware: Hardware) -> Surface:
+    """Return the surface of a kernel: physics and, where rows suffice, the correction."""
+    efficiency = fit_efficiency(kernel, hardware)
+    rows = len(kernel.latency_s)
+    if rows < FEWEST_FOR_CORRECTION or kernel.operator not in FEATURES:
+        return Surface(efficiency, None, rows)
+    residual = np.log(kernel.latency_s / physics(kernel, hardware)(efficiency).seconds)
+    where, nodes = features(kernel), NODES[kernel.operator]
+    stiffness = STIFFNESS[0] if rows > DENSE else _best_stiffness(where, residual, nodes)
+    return Surface(efficiency, fit_correction(where, residual, nodes, stiffness), rows)
+
+
+def _best_stiffness(where: Sequence[Array], residual: Array, nodes: Sequence[int]) -> float:
+    order = np.random.default_rng(5).permutation(len(residual))
+    held, kept = order[: len(order) // 4], order[len(order) // 4:]
+    missed = []
+    for stiffness in STIFFNESS:
+        grid = fit_correction([f[kept] for f in where], residual[kept], nodes, stiffness)
+        value = grid.at([f[held] for f in where])[0]
+        missed.append(float(np.mean(np.minimum(np.abs(residual[held] - value), 0.5))))
+    return STIFFNESS[int(np.argmin(missed))]
+
+
+def predict(surface: Surface, kernel: Kernel, hardware: Hardware) -> Latency:
+    """Return the latency of a kernel's rows under a surface."""
+    found = physics(kernel, hardware)(surface.efficiency)
+    return corrected(found, surface, kernel.operator, kernel.shape, 1.0)
+
+
+def log_errors(surface: Surface, kernel: Kernel, hardware: Hardware) -> Array:
+    """Return log(measured / predicted) of a kernel's rows."""
+    return np.log(kernel.latency_s / predict(surface, kernel, hardware).seconds)
+
+
+def error_figures(errors: Array) -> dict[str, float]:
+    """Return median, 90th percentile and signed bias of log errors, as shares."""
+    if len(errors) == 0:
+        return {}
+    size = np.expm1(np.abs(errors))
+    return {"rows": len(errors), "median": float(f"{np.median(size):.4g}"),
+            "p90": float(f"{np.quantile(size, 0.9):.4g}"),
+            "bias": float(f"{np.expm1(np.median(errors)):.4g}")}
+
+
+def random_errors(kernel: Kernel, hardware: Hardware, seed: int = 1) -> Array:
+    """Return log(measured / predicted) of a random fifth of the rows, by a fit of the others.
+
+    Small tables are held out a fifth at a time until all rows were: their tenth worst row is
+    otherwise a matter of luck.
+    """
+    rng, rows = np.random.default_rng(seed), len(kernel.latency_s)
+    folds = np.array_split(rng.permutation(rows), 5)
+    errors = []
+    for fold in folds[: 1 if rows > DENSE else 5]:
+        kept = np.setdiff1d(np.arange(rows), fold)
+        surface = fit_surface(kernel.select(kept), hardware)
+        errors.append(log_errors(surface, kernel.select(np.sort(fold)), hardware))
+    return rng.permutation(np.concatenate(errors))
+
+
+def ninety(errors: Array) -> float:
+    """Return the log error whose ±1.645 multiple holds 90 % of some errors."""
+    return max(float(np.quantile(np.abs(errors), 0.9)) / NINETY, LEAST_LOG_ERROR)
+
+
+def coverage(errors: Array, log_error: Any) -> float:
+    """Return the share of errors within the 90 % interval."""
+    return round(float(np.mean(np.abs(errors) <= NINETY * np.asarray(log_error))), 3)
