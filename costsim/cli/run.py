@@ -12,7 +12,7 @@ import click
 from costsim.cli.options import complete_scenario, dump
 
 if TYPE_CHECKING:
-    from costsim.planning.run import ScenarioResult
+    from costsim.planning.results import ScenarioResult
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from costsim.units import format_quantity
 
 if TYPE_CHECKING:
-    from costsim.planning.run import Cell, ExpertPoint, ScenarioResult
+    from costsim.planning.results import Cell, ExpertPoint, ScenarioResult
 
 # What an operator of the breakdown stands for when a design is limited by it.
 CAUSES = {

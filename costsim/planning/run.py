@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,82 +15,15 @@ from costsim.engine.settings import Routing
 from costsim.errors import InputError
 from costsim.models.count import active_parameters, total_parameters
 from costsim.models.variants import moe_variant
-from costsim.planning.choose import Choice, choose
+from costsim.planning.choose import choose
 from costsim.planning.compare import curves_of
-from costsim.planning.estimate import Estimate, estimate_deployment
-from costsim.planning.load import Crossover, LoadCurve, crossovers
+from costsim.planning.estimate import estimate_deployment
+from costsim.planning.findings import findings, warnings
+from costsim.planning.load import LoadCurve, crossovers
+from costsim.planning.results import Cell, ExpertPoint, ScenarioResult
 from costsim.planning.scenario import HardwareEntry, ModelEntry, Scenario, Workload
 
 Progress = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One model on one accelerator for one workload.
-
-    Args:
-        model, hardware, workload: entries of the scenario.
-        choice, estimate: best layout within the targets and its figures; None where it is
-            impossible.
-        reason: why it is impossible, or that the targets are missed.
-    """
-
-    model: ModelEntry
-    hardware: HardwareEntry
-    workload: Workload
-    choice: Choice | None
-    estimate: Estimate | None
-    reason: str = ""
-
-    @property
-    def name(self) -> str:
-        """Title of the model."""
-        return self.model.title
-
-
-@dataclass(frozen=True)
-class ExpertPoint:
-    """One step of the sweep over numbers of experts at equal active parameters."""
-
-    experts: int
-    total_parameters: float
-    hardware: str
-    workload: str
-    estimate: Estimate | None
-    choice: Choice | None
-    reason: str = ""
-
-
-@dataclass
-class ScenarioResult:
-    """All that a scenario's run found.
-
-    Args:
-        scenario: what was asked.
-        cells: one per combination.
-        curves: ``(hardware, workload) -> cost against load`` of every model that fits.
-        crossovers: the same keys.
-        sweep: numbers of experts.
-        latencies: ``label -> simulated summary and samples``.
-        findings: in plain words, computed from the above.
-        warnings: rumoured figures, stale prices, missed targets.
-        points: operating points priced.
-    """
-
-    scenario: Scenario
-    cells: list[Cell] = field(default_factory=list)
-    curves: dict[tuple[str, str], tuple[LoadCurve, ...]] = field(default_factory=dict)
-    crossovers: dict[tuple[str, str], tuple[Crossover, ...]] = field(default_factory=dict)
-    sweep: list[ExpertPoint] = field(default_factory=list)
-    latencies: dict[str, dict[str, Any]] = field(default_factory=dict)
-    findings: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    points: int = 0
-
-    def found(self, hardware: str = "", workload: str = "") -> list[Cell]:
-        """Return the cells that have an estimate, of one hardware or workload where given."""
-        return [c for c in self.cells if c.estimate is not None
-                and hardware in ("", c.hardware.key) and workload in ("", c.workload.key)]
 
 
 def run_scenario(scenario: Scenario, progress: Progress | None = None) -> ScenarioResult:
@@ -100,8 +33,6 @@ def run_scenario(scenario: Scenario, progress: Progress | None = None) -> Scenar
         scenario: from `load_scenario`.
         progress: called with (done, total, what is being done).
     """
-    from costsim.planning.findings import findings, warnings
-
     result = ScenarioResult(scenario)
     cells = [(w, h, m) for w in scenario.workloads for h in scenario.hardware
              for m in scenario.models]

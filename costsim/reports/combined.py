@@ -10,7 +10,7 @@ from costsim import __version__
 from costsim.reports import html
 
 if TYPE_CHECKING:
-    from costsim.planning.run import ScenarioResult
+    from costsim.planning.results import ScenarioResult
 
 
 def write_combined(results: Sequence[ScenarioResult], folder: Path) -> Path:

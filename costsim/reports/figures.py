@@ -11,7 +11,7 @@ import numpy as np
 from costsim.reports.style import MARKERS, colours, dollars, figure, save
 
 if TYPE_CHECKING:
-    from costsim.planning.run import Cell, ScenarioResult
+    from costsim.planning.results import Cell, ScenarioResult
 
 Drawn = list[Path]
 

@@ -18,7 +18,7 @@ from costsim.reports.tables import ESTIMATE_COLUMNS, estimate_row, mark, plain_t
 from costsim.units import format_quantity
 
 if TYPE_CHECKING:
-    from costsim.planning.run import Cell, ScenarioResult
+    from costsim.planning.results import Cell, ScenarioResult
 
 
 def _title(cell: Cell) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from costsim.planning.run import ScenarioResult, run_scenario
+from costsim.planning.results import ScenarioResult
+from costsim.planning.run import run_scenario
 from costsim.planning.scenario import load_scenario
 
 
