@@ -53,11 +53,14 @@ def show(name: str, as_json: bool, output: Path | None) -> None:
 @command.command("import")
 @click.argument("config", type=click.Path(exists=True, path_type=Path))
 @click.option("--name", help="Name in the library; default: the file's or folder's name.")
-def import_config(config: Path, name: str | None) -> None:
+@output_options
+def import_config(config: Path, name: str | None, as_json: bool, output: Path | None) -> None:
     """Import a Hugging Face config.json (file or folder) into your own library of models.
 
     Example: costsim model import ./my-model/config.json --name my-model
     """
+    from rich.text import Text
+
     from costsim import library
     from costsim.errors import InputError
     from costsim.models.loader import load_model
@@ -69,6 +72,6 @@ def import_config(config: Path, name: str | None) -> None:
     if "/" in name or name.startswith("."):
         raise InputError(f"--name {name}: must be a plain name without slashes")
     path = save_model(model, library.user_home() / "models" / f"{name}.toml")
-    click.echo(f"imported: {path}")
-    for line in model.ignored:
-        click.echo(f"left out: {line}")
+    lines = [f"imported: {path}", *(f"left out: {line}" for line in model.ignored)]
+    data = {"name": name, "file": str(path), "left_out": list(model.ignored)}
+    emit(data, lambda: Text("\n".join(lines)), as_json, output, "model")

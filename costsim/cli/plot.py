@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from costsim.cli.options import complete_scenario
+from costsim.cli.options import complete_scenario, dump
 
 
 @click.command("plot")
@@ -14,7 +14,8 @@ from costsim.cli.options import complete_scenario
 @click.option("--figure", "names", multiple=True, help="Only these figures; default: all.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path),
               help="Folder; default: out/SCENARIO.")
-def command(scenario: str, names: tuple[str, ...], output: Path | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the files' names as JSON.")
+def command(scenario: str, names: tuple[str, ...], output: Path | None, as_json: bool) -> None:
     """Draw figures of a scenario, and nothing else.
 
     Example: costsim plot arrakis --figure cost_against_load
@@ -30,8 +31,7 @@ def command(scenario: str, names: tuple[str, ...], output: Path | None) -> None:
             raise unknown_name("figure", name, FIGURES)
     folder = output or Path("out") / Path(scenario).stem
     loaded = load_scenario(scenario)
-    with progress_bar(False) as say:
+    with progress_bar(as_json) as say:
         result = run_scenario(loaded, say)
-    for name in names or FIGURES:
-        for path in FIGURES[name](result, folder):
-            click.echo(str(path))
+    files = [str(path) for name in names or FIGURES for path in FIGURES[name](result, folder)]
+    click.echo(dump(files) if as_json else "\n".join(files))

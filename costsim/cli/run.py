@@ -21,9 +21,10 @@ def progress_bar(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    console = Console(stderr=True)
     bar = Progress(TextColumn("{task.description:<44}"), BarColumn(),
                    TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn(),
-                   console=Console(stderr=True), transient=True, disable=quiet)
+                   console=console, transient=True, disable=quiet or not console.is_terminal)
     with bar:
         task = bar.add_task("starting", total=None)
 

@@ -85,11 +85,15 @@ def _sheet(data: dict[str, Any]) -> Any:
 
 @command.command("validate")
 @click.argument("name", shell_complete=complete_scenario)
-def validate(name: str) -> None:
+@output_options
+def validate(name: str, as_json: bool, output: Path | None) -> None:
     """Check a scenario file: every key, name and number.
 
     Example: costsim scenario validate my-scenario.toml
     """
+    from rich.text import Text
+
     data = _data(name)
-    click.echo(f"{name}: valid; {len(data['models'])} models on {len(data['hardware'])} "
-               f"accelerators for {len(data['workloads'])} workloads")
+    sentence = (f"{name}: valid; {len(data['models'])} models on {len(data['hardware'])} "
+                f"accelerators for {len(data['workloads'])} workloads")
+    emit({"valid": True, **data}, lambda: Text(sentence), as_json, output, "scenario")
