@@ -98,14 +98,23 @@ def _cheapest(result: ScenarioResult, hardware: str, workload: str, title: str) 
         text += "; the baseline does not fit or misses the targets"
     if workload == result.scenario.workloads[0].key and _held(result, best) is False:
         text += "; but the simulator has it miss the targets at 70 % of that load already (below)"
-    lines = [text + "."]
+    return [text + ".", *_crossings(result, hardware, workload, where)]
+
+
+def _crossings(result: ScenarioResult, hardware: str, workload: str, where: str) -> list[str]:
+    """Return one sentence for each load at which designs change places."""
     references = {m.title for m in result.scenario.models if m.reference}
+    above: dict[tuple[str, str], list[str]] = {}
     for cross in result.crossovers.get((hardware, workload), ()):
-        if {cross.cheaper_below, cross.cheaper_above} & references:
-            continue
-        lines.append(f"{where}: below {format_quantity(cross.requests_per_s, 'rate')} "
-                     f"{cross.cheaper_below} is cheaper, above it {cross.cheaper_above}.")
-    return lines
+        if not {cross.cheaper_below, cross.cheaper_above} & references:
+            load = format_quantity(cross.requests_per_s, "rate")
+            above.setdefault((load, cross.cheaper_below), []).append(cross.cheaper_above)
+    return [f"{where}: below {load} {below} is cheaper, above it {_listed(names)}."
+            for (load, below), names in above.items()]
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(["; ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _apart(a: Cell, b: Cell) -> str:
@@ -216,9 +225,9 @@ def warnings(result: ScenarioResult) -> list[str]:
         if entry.model.provenance in ("rumoured", "hypothetical", "unverified"):
             note = f"{entry.title}: {entry.model.provenance}"
             lines.append(f"{note}. {entry.caveat}".strip() if entry.caveat else f"{note}.")
-    for rent in {c.estimate.rent.note: None for c in result.cells if c.estimate}:
-        if "STALE" in rent:
-            lines.append(f"Prices are stale: {rent}.")
+    rents = {c.hardware.key: c.estimate.rent.note for c in result.cells if c.estimate}
+    lines += [f"Prices of {name} are stale: {rent}." for name, rent in rents.items()
+              if "STALE" in rent]
     missed = [c for c in result.cells if c.reason]
     for cell in missed:
         lines.append(f"{cell.name} on {cell.hardware.key}, {cell.workload.title}: "

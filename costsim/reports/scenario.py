@@ -27,12 +27,12 @@ def _title(cell: Cell) -> str:
 
 def rows_of(result: ScenarioResult, workload: str) -> list[list[str]]:
     """Return the table's rows of one workload; impossible deployments say why."""
-    rows = []
+    rows, most = [], result.scenario.max_accelerators
     for cell in result.cells:
         if cell.workload.key != workload:
             continue
         if cell.estimate is None:
-            rows.append([_title(cell), f"up to {cell.hardware.limit}x {cell.hardware.key}",
+            rows.append([_title(cell), f"up to {min(cell.hardware.limit, most)}x {cell.hardware.key}",
                          _short(cell.reason), *[""] * 8])
             continue
         row = estimate_row(cell.estimate, _title(cell))
