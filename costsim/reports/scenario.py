@@ -32,8 +32,8 @@ def rows_of(result: ScenarioResult, workload: str) -> list[list[str]]:
         if cell.workload.key != workload:
             continue
         if cell.estimate is None:
-            rows.append([_title(cell), f"up to {min(cell.hardware.limit, most)}x {cell.hardware.key}",
-                         _short(cell.reason), *[""] * 8])
+            tried = f"up to {min(cell.hardware.limit, most)}x {cell.hardware.key}"
+            rows.append([_title(cell), tried, _short(cell.reason), *[""] * 8])
             continue
         row = estimate_row(cell.estimate, _title(cell))
         if cell.reason:
