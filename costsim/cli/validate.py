@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from costsim.cli.options import complete_hardware, complete_model, emit, output_options
+from costsim.cli.options import complete_hardware, emit, output_options
 
 
 @click.group("validate")
@@ -88,46 +88,3 @@ def serving(folders: tuple[Path, ...], as_json: bool, output: Path | None) -> No
 
     data = {folder.name: replay(folder).rows() for folder in folders}
     emit(data, lambda: serving_table(data), as_json, output, "serving")
-
-
-@command.command("engine")
-@click.option("--quick/--full", default=True, help="Few sizes, or all.")
-@output_options
-def engine(quick: bool, as_json: bool, output: Path | None) -> None:
-    """Time real models here (random weights, extra 'measure') and compare.
-
-    Example: costsim validate engine --quick
-    """
-    from costsim.cli.run import progress_bar
-    from costsim.reports.validation import engine_table
-    from costsim.validation.engine import validate_engine
-
-    with progress_bar(as_json) as say:
-        found = validate_engine(quick=quick, progress=say)
-    data = found.as_dict()
-    emit(data, lambda: engine_table(data), as_json, output, "engine")
-
-
-@command.command("benchmark")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--model", required=True, shell_complete=complete_model)
-@click.option("--hardware", required=True, shell_complete=complete_hardware)
-@click.option("--tp", type=int, default=1, show_default=True)
-@click.option("--engine", "engine_name", default="vllm", show_default=True)
-@output_options
-def benchmark(
-    files: tuple[Path, ...], model: str, hardware: str, tp: int, engine_name: str, as_json: bool,
-    output: Path | None,
-) -> None:
-    """Compare your own benchmark (vLLM, SGLang, AIPerf, guidellm results) with the prediction.
-
-    Example: costsim validate benchmark mine.json --model llama-3.1-8b --hardware h100_sxm
-    """
-    from costsim.engine.layout import Layout
-    from costsim.planning.estimate import make_deployment
-    from costsim.reports.validation import benchmark_table
-    from costsim.validation.user_benchmark import compare_files
-
-    deployment = make_deployment(model, hardware, Layout(tp=tp), engine=engine_name)
-    data = compare_files(list(files), deployment).as_dict()
-    emit(data, lambda: benchmark_table(data), as_json, output, "benchmark")
