@@ -89,3 +89,7 @@ def main(args: list[str] | None = None) -> Any:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except OSError as mistake:
+        where = mistake.filename or "file"
+        click.echo(f"costsim: {where}: {mistake.strerror or mistake}", err=True)
+        sys.exit(2)

@@ -103,7 +103,7 @@ def _layout(text: str, whole: str) -> Any:
 def _table(found: Comparison) -> Any:
     from rich.console import Group
 
-    from costsim.reports.tables import estimate_table
+    from costsim.reports.tables_estimate import estimate_table
     from costsim.units import format_quantity
 
     lines = []

@@ -37,7 +37,7 @@ def command(
     """
     from costsim.cli.build import precision_from
     from costsim.planning.estimate import estimate
-    from costsim.reports.tables import estimate_table
+    from costsim.reports.tables_estimate import estimate_table
 
     found = estimate(model, hardware, layout_from(options), batch=batch, isl=isl, osl=osl,
                      precision=precision_from(model, precision, kv), engine=engine, price=price)

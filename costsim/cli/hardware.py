@@ -26,7 +26,7 @@ def list_all(as_json: bool, output: Path | None) -> None:
     Example: costsim hardware list
     """
     from costsim.hardware.loader import list_hardware, load_hardware
-    from costsim.reports.tables import hardware_table
+    from costsim.reports.tables_hardware import hardware_table
 
     found = [load_hardware(name) for name in list_hardware()]
     emit([_summary(h) for h in found], lambda: hardware_table(found), as_json, output, "hardware")
@@ -41,7 +41,7 @@ def show(name: str, as_json: bool, output: Path | None) -> None:
     Example: costsim hardware show h200_sxm
     """
     from costsim.hardware.loader import load_hardware
-    from costsim.reports.tables import hardware_sheet
+    from costsim.reports.tables_hardware import hardware_sheet
 
     hardware = load_hardware(name)
     data = {**_summary(hardware), "sources": dict(hardware.sources),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costsim.reports.style import MARKERS, colours, dollars, figure, save
+from costsim.reports.style import MARKERS, colours, dollars, figure, label_right, save
 
 if TYPE_CHECKING:
+    from costsim.planning.load import LoadCurve
     from costsim.planning.results import Cell, ScenarioResult
 
 Drawn = list[Path]
@@ -43,30 +44,38 @@ def cost_against_load(result: ScenarioResult, folder: Path) -> Drawn:
     if not keys:
         return []
     title = f"Cost per query against load · {workload.title}, {workload.target}"
-    foot = _foot(result, "whole replicas are paid for; curves end where the fleet does")
+    foot = _foot(result, "teeth: whole replicas are paid for, busy or not; lines: replicas that "
+                         "are full; they end where the fleet does")
     with figure(title, foot, columns=len(keys), height=5.8) as (drawn, axes):
         tint = _names(result)
         for axis, key in zip(np.atleast_1d(axes), keys, strict=True):
-            # Replicas of one size cost the same below their capacity: the curves lie on each
-            # other there, so that later ones are drawn thinner and leave the earlier in sight.
-            for i, curve in enumerate(result.curves[(key, workload.key)]):
-                rumoured = _rumoured(result, curve.name)
-                axis.loglog(curve.requests_per_s, curve.usd_per_query, color=tint[curve.name],
-                            lw=max(4.6 - 0.5 * i, 1.0),
-                            label=curve.name + (" (r)" if rumoured else ""))
+            _load_curves(axis, result.curves[(key, workload.key)], tint, result)
             limit = next(h.limit for h in result.scenario.hardware if h.key == key)
             axis.set_title(f"{key}, up to {limit}", fontsize=10.5)
             axis.set_xlabel("requests per second")
             axis.yaxis.set_major_formatter(dollars)
-            axis.set_ylim(top=_ceiling(result, key, workload.key))
         np.atleast_1d(axes)[0].set_ylabel("$ per query")
         _legend_below(drawn, np.atleast_1d(axes))
         return save(drawn, folder, "cost_against_load")
 
 
-def _ceiling(result: ScenarioResult, hardware: str, workload: str) -> float:
-    least = min(float(np.nanmin(c.usd_per_query)) for c in result.curves[(hardware, workload)])
-    return least * 3000
+def _load_curves(axis: Any, curves: Sequence[LoadCurve], tint: dict[str, str],
+                 result: ScenarioResult) -> None:
+    """Draw each deployment's cost against load from a tenth of the smallest replica's capacity."""
+    start = 0.1 * min(c.usd_per_replica_s / c.floor_usd for c in curves)
+    for i, curve in enumerate(curves):
+        mark = " (r)" if _rumoured(result, curve.name) else ""
+        load = np.asarray(curve.requests_per_s)
+        seen = (load >= start) & np.isfinite(curve.usd_per_query)
+        axis.loglog(load[seen], curve.usd_per_query[seen], color=tint[curve.name], lw=0.7,
+                    alpha=0.55)
+        full = np.geomspace(start, max(curve.capacity_requests_per_s, start), 60)
+        cost = np.maximum(curve.usd_per_replica_s / full, curve.floor_usd)
+        # Replicas of one size cost the same below their capacity: the lines lie on each other
+        # there, so that later ones are drawn thinner and leave the earlier in sight.
+        axis.loglog(full, cost, color=tint[curve.name], lw=max(5.0 - 0.55 * i, 1.2),
+                    solid_capstyle="butt", label=curve.name + mark)
+        axis.plot(full[-1:], cost[-1:], "o", color=tint[curve.name], ms=4.5)
 
 
 def _rumoured(result: ScenarioResult, title: str) -> bool:
@@ -80,9 +89,11 @@ def _legend_below(drawn: Any, axes: Any) -> None:
         for handle, text in zip(*axis.get_legend_handles_labels(), strict=True):
             found.setdefault(text, handle)
     rows = -(-len(found) // 4)
+    # In inches from the top, so that it sits the same above panels of any height.
+    height = drawn.get_figheight()
     drawn.legend(found.values(), found.keys(), loc="upper left", ncol=min(len(found), 4),
-                 bbox_to_anchor=(0.005, 0.95), fontsize=8.5)
-    drawn.costsim_top = 0.95 - 0.042 * rows
+                 bbox_to_anchor=(0.005, 1 - 0.32 / height), fontsize=8.5)
+    drawn.costsim_top = 1 - (0.42 + 0.19 * rows) / height
 
 
 def pareto(result: ScenarioResult, folder: Path) -> Drawn:
@@ -112,9 +123,7 @@ def pareto(result: ScenarioResult, folder: Path) -> Drawn:
                       label=f"{label(cell)}, {cell.choice.deployment.layout}")
         axis.set_yscale("log")
         if np.isfinite(workload.target.tpot_s):
-            axis.axvline(1 / workload.target.tpot_s, color="#888888", lw=1, ls="--")
-            axis.text(1 / workload.target.tpot_s, axis.get_ylim()[0] * 1.3, " target",
-                      fontsize=8.5, color="#666666")
+            _target_line(axis, 1 / workload.target.tpot_s)
         axis.set_xlabel("output tokens per second and user (1/TPOT)")
         axis.set_ylabel("output tokens per second and accelerator")
         axis.legend(loc="best", fontsize=8)
@@ -227,26 +236,26 @@ def roofline(result: ScenarioResult, folder: Path) -> Drawn:
     d = base.choice.deployment
     points = operator_points(d, base.choice.batch, base.estimate.isl, base.estimate.osl)
     title = f"Roofline · {label(base)}\non {hardware}, {d.layout}, batch {base.choice.batch}"
-    with figure(title, _foot(result), height=6.0) as (drawn, axis):
+    with figure(title, _foot(result), height=5.8) as (drawn, axis):
         peak = float(d.hardware.peak("int8" if d.precision.ffn == "int8" else "bf16"))
         bandwidth = float(d.hardware.memory_bandwidth_bytes_per_s)
         x = np.logspace(-1, 4.5, 200)
         axis.loglog(x, np.minimum(peak, x * bandwidth) / 1e12, color="#333333", lw=2)
         axis.axvline(peak / bandwidth, color="#999999", lw=0.8, ls=":")
-        axis.text(peak / bandwidth * 1.08, peak / 1e12 * 0.012,
-                  f"ridge {peak / bandwidth:.0f} FLOP/B", fontsize=8, color="#666666")
+        axis.annotate(f"ridge {peak / bandwidth:.0f} FLOP/B", (peak / bandwidth, 0.02),
+                      xycoords=("data", "axes fraction"), textcoords="offset points",
+                      xytext=(4, 0), fontsize=8, color="#666666")
+        marks = []
         for phase, marker, tint in (("decode", "o", "#D55E00"), ("prefill", "s", "#0072B2")):
             own = [p for p in points if p.phase == phase and p.flop > 0]
             axis.plot([p.intensity for p in own], [p.flop_per_s / 1e12 for p in own], marker,
                       color=tint, ms=7, ls="", label=phase)
-            down = phase == "decode"
-            for names, p in _bunched(own):
-                axis.annotate(names, (p.intensity, p.flop_per_s / 1e12), fontsize=7.5,
-                              textcoords="offset points", xytext=(6, -10) if down else (-6, 6),
-                              ha="left" if down else "right", color=tint)
+            marks += [(names, p.intensity, p.flop_per_s / 1e12, tint) for names, p in _bunched(own)]
+        axis.set_xlim(x[0], x[-1])
+        label_right(axis, marks)
         axis.set_xlabel("FLOP per byte of main memory")
         axis.set_ylabel("TFLOP/s per accelerator")
-        axis.legend(loc="lower right")
+        axis.legend(loc="upper left")
         return save(drawn, folder, "roofline")
 
 
@@ -298,8 +307,8 @@ def _target_line(axis: Any, target: float) -> None:
     if not np.isfinite(target):
         return
     axis.axvline(target, color="#888888", lw=1, ls="--")
-    axis.annotate("target", (target, 4), textcoords="offset points", xytext=(-4, 0), ha="right",
-                  fontsize=8.5, color="#666666")
+    axis.annotate("target", (target, 1.0), xycoords=("data", "axes fraction"), ha="center",
+                  textcoords="offset points", xytext=(0, 3), fontsize=8.5, color="#666666")
 
 
 FIGURES: dict[str, Callable[[ScenarioResult, Path], Drawn]] = {

@@ -14,7 +14,8 @@ from costsim import __version__
 from costsim.files import write_atomically
 from costsim.quantity import Quantity
 from costsim.reports import html
-from costsim.reports.tables import ESTIMATE_COLUMNS, estimate_row, mark, plain_table
+from costsim.reports.tables import mark, plain_table
+from costsim.reports.tables_estimate import ESTIMATE_COLUMNS, EstimateTable, estimate_row
 from costsim.units import format_quantity
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def scenario_tables(result: ScenarioResult) -> Group:
     for w in result.scenario.workloads:
         title = f"{w.title}: {w.isl:g} tokens in, {w.osl:g} out, {w.target} · value " \
                 "\\[90 % interval], prices at full load"
-        parts.append(plain_table(title, ESTIMATE_COLUMNS, rows_of(result, w.key), left=3))
+        parts.append(EstimateTable(title, rows_of(result, w.key)))
     parts.append(plain_table("Models", ("model", "total", "active", "weights", "caveat"),
                              model_rows(result), left=1))
     parts += ["", "Findings", *[f" • {line}" for line in result.findings]]

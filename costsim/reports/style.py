@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,9 @@ def figure(title: str, foot: str = "", columns: int = 1, height: float = 5.4) ->
 def save(drawn: Any, folder: Path, name: str) -> list[Path]:
     """Write a figure as PNG and SVG; returns both paths."""
     foot = getattr(drawn, "costsim_foot", "")
-    top = getattr(drawn, "costsim_top", 0.97 if drawn._suptitle else 1)
+    top = getattr(drawn, "costsim_top", 1 - 0.34 / drawn.get_figheight() if drawn._suptitle else 1)
+    if drawn._suptitle:
+        drawn._suptitle.set_in_layout(False)  # its place is kept by ``top``
     drawn.tight_layout(rect=(0, 0.045 if foot else 0, 1, top))
     if foot:
         import textwrap
@@ -67,6 +69,25 @@ def save(drawn: Any, folder: Path, name: str) -> list[Path]:
         drawn.savefig(buffer, format=kind, metadata=metadata)
         paths.append(write_atomically(folder / f"{name}.{kind}", buffer.getvalue()))
     return paths
+
+
+def label_right(axis: Any, marks: Sequence[tuple[str, float, float, str]]) -> None:
+    """Name points at the right edge, in order of their height, with lines that lead to them.
+
+    Args:
+        axis: with its limits set and a logarithmic y axis.
+        marks: name, x, y and colour of each point.
+    """
+    import numpy as np
+
+    low, high = np.log(axis.get_ylim())
+    wanted = sorted(((np.log(m[2]) - low) / (high - low), m) for m in marks)
+    at = -1.0
+    for height, (name, x, y, tint) in wanted:
+        at = max(height, at + 0.045)
+        axis.annotate(name, (x, y), xytext=(1.01, at), textcoords="axes fraction", va="center",
+                      fontsize=8, color=tint, annotation_clip=False,
+                      arrowprops={"arrowstyle": "-", "color": tint, "lw": 0.5, "alpha": 0.6})
 
 
 def colours(names: list[str]) -> dict[str, str]:

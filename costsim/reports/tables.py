@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console, Group
 from rich.table import Table
 
 from costsim.quantity import Quantity
 from costsim.units import format_quantity
-
-if TYPE_CHECKING:
-    from costsim.hardware.accelerator import Hardware
-    from costsim.planning.estimate import Estimate
 
 _DIMENSION = {"s": "time", "tokens/s": "count", "/s": "count", "$": "money",
               "$/1M tokens": "money"}
@@ -58,88 +53,6 @@ def mark(name: str, provenance: str) -> str:
     return f"{name} ({marks[provenance]})" if provenance in marks else name
 
 
-ESTIMATE_COLUMNS = ("deployment", "hardware", "layout", "batch", "TTFT", "TPOT",
-                    "tok/s/accel", "bottleneck", "$/query", "$/1M in", "$/1M out")
-
-
-def estimate_row(e: Estimate, name: str = "") -> list[str]:
-    """Return the cells of one estimate."""
-    d = e.deployment
-    return [
-        name or mark(d.model.title, d.model.provenance),
-        f"{int(d.accelerators)}x {mark(d.hardware.name, _doubtful(d.hardware.provenance))}",
-        str(d.layout), str(e.batch), shown(e.ttft_s), shown(e.tpot_s),
-        shown(e.output_tokens_per_s_per_accelerator), e.bottleneck, shown(e.usd_per_query),
-        shown(e.usd_per_million_input_tokens), shown(e.usd_per_million_output_tokens),
-    ]
-
-
-def _doubtful(provenance: str) -> str:
-    return provenance if provenance == "rumoured" else ""
-
-
-def estimate_table(estimates: Sequence[Estimate], names: Sequence[str] = (),
-                   title: str = "") -> Group:
-    """Return the table of operating points, with what it assumes below it."""
-    labels = list(names) or [""] * len(estimates)
-    rows = [estimate_row(e, n) for e, n in zip(estimates, labels, strict=True)]
-    first = estimates[0]
-    title = title or f"{first.isl:g} tokens in, {first.osl:g} out"
-    table = plain_table(f"{title} · value \\[90 % interval]", ESTIMATE_COLUMNS, rows, left=3)
-    notes = []
-    for source in dict.fromkeys(f"{e.deployment.hardware.name}: {e.provenance}; rent "
-                                f"${float(e.rent.central):.2f}/h ({e.rent.note})"
-                                for e in estimates):
-        notes.append(source)
-    return Group(table, *notes)
-
-
-def hardware_table(found: Sequence[Hardware]) -> Table:
-    """Return accelerators with their main figures."""
-    rows = []
-    for h in found:
-        rates = [_rate(h, key) for key in ("bf16", "fp8", "fp4")]
-        rows.append([h.name, h.title, *rates, format_quantity(float(h.memory_bytes), "bytes"),
-                     format_quantity(float(h.memory_bandwidth_bytes_per_s), "bandwidth"),
-                     f"{int(h.scale_up.domain_size)} x "
-                     + format_quantity(float(h.scale_up.bandwidth_bytes_per_s), "bandwidth"),
-                     f"{float(h.tdp_w):g} W", _cheapest(h), calibration_note(h), h.provenance])
-    columns = ("name", "title", "bf16", "fp8", "fp4", "memory", "bandwidth", "scale-up", "TDP",
-               "rent from", "kernels", "figures")
-    return plain_table("Accelerators (dense peak rates)", columns, rows, left=2)
-
-
-def _rate(h: Hardware, key: str) -> str:
-    value = h.peak_flop_per_s.get(key)
-    return format_quantity(float(value), "flop_rate") if value else "–"
-
-
-def _cheapest(h: Hardware) -> str:
-    prices = [float(p.usd_per_hour) for p in h.prices if p.kind == "on_demand"]
-    return f"${min(prices):.2f}/h" if prices else "–"
-
-
-def calibration_note(h: Hardware) -> str:
-    """Return where the kernel times of an accelerator come from."""
-    if h.calibration:
-        return "measured"
-    return f"borrowed: {h.borrowed_calibration}" if h.borrowed_calibration else "roofline"
-
-
-def hardware_sheet(h: Hardware) -> Group:
-    """Return one accelerator: figures with sources, prices with dates."""
-    sourced = [[key, s["provenance"], s["retrieved"], s["source"]]
-               for key, s in h.sources.items()]
-    prices = [[p.kind, f"${float(p.usd_per_hour):.2f}/h", p.date, p.provider or "–", p.provenance,
-               p.source] for p in h.prices]
-    return Group(
-        hardware_table([h]),
-        plain_table("Sources", ("figure", "provenance", "retrieved", "source"), sourced, left=4),
-        plain_table("Rents", ("term", "price", "date", "provider", "provenance", "source"), prices,
-                    left=1),
-    )
-
-
 def model_table(found: Sequence[Mapping[str, Any]]) -> Table:
     """Return models with their sizes."""
     rows = [[d["name"], mark(str(d["title"]), str(d["provenance"])),
@@ -172,8 +85,3 @@ def model_sheet(d: Mapping[str, Any]) -> Group:
         group.append(f"left out of the description: {line}")
     group.append(f"source: {d.get('source') or '–'}")
     return Group(*group)
-
-
-def finite(value: float, text: str) -> str:
-    """Return text for a finite value and a dash otherwise."""
-    return text if math.isfinite(value) else "–"

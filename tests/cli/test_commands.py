@@ -256,3 +256,10 @@ def test_malformed_json_config(run: Run, tmp_path: Path) -> None:
     done = run("model", "show", _write(tmp_path, "config.json", '{"hidden_size": '))
     assert done.returncode == 2
     assert "malformed JSON" in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    done = run(*ESTIMATE, "--output", str(tmp_path / "file" / "below"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("costsim: ") and done.stderr.count("\n") == 1
