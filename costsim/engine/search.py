@@ -26,6 +26,8 @@ from costsim.models.architecture import Model
 # Batches tried: powers of the fourth root of two, as whole numbers.
 BATCHES = np.unique(np.round(2.0 ** (np.arange(0, 49) / 4.0))).astype(int)
 _MOST_TP, _MOST_PP = 64, 16
+# Points priced by one call: enough to make numpy's calls cheap, few enough to stay in the cache.
+_BLOCK = 8192
 _FIGURES = ("batch", "ttft_s", "tpot_s", "requests_per_s", "input_time_share",
             "output_tokens_per_s_per_accelerator", "bottleneck", "log_error_tpot",
             "log_error_throughput")
@@ -195,21 +197,27 @@ def _points(
 ) -> list[tuple[Deployment, dict[str, NDArray[Any]]]]:
     """Return the points of one hardware and precision: layouts that fit, by batch."""
     budget = memory_budget(base)
-    limit = np.asarray(max_batch(base, isl, osl, budget))
-    keep = np.asarray(budget.fits & (limit >= 1))
-    if not keep.any():
-        return []
-    rows, picked = np.nonzero(keep[:, None] & (batches[None, :] <= limit[:, None]))
-    if not len(rows):
-        return []
-    names = ("tp", "pp", "ep", "dp")
-    values: dict[str, NDArray[Any]] = {n: np.asarray(getattr(base.layout, n))[rows] for n in names}
-    tp, pp, ep, dp = (values[n] for n in names)
-    flat = base.with_changes(layout=Layout(tp, pp, ep, dp))
-    point = operating_point(flat, batches[picked], isl, osl)
-    for name in _FIGURES:
-        values[name] = np.broadcast_to(getattr(point, name), rows.shape)
-    return [(base, values)]
+    limit = np.where(budget.fits, max_batch(base, isl, osl, budget), 0)
+    some = np.flatnonzero(limit >= batches.min())
+    most_first = some[np.argsort(-limit[some], kind="stable")]
+    rows = max(1, _BLOCK // len(batches))
+    return [(base, _block(base, isl, osl, batches, limit, most_first[start : start + rows]))
+            for start in range(0, len(most_first), rows)]
+
+
+def _block(
+    base: Deployment, isl: float, osl: float, batches: NDArray[np.int64], limit: NDArray[Any],
+    layouts: NDArray[np.int64],
+) -> dict[str, NDArray[Any]]:
+    """Return the points of some layouts: priced as a grid of layouts by batches, those that fit."""
+    tried = batches[batches <= limit[layouts].max()]
+    values: dict[str, Any] = {name: np.asarray(getattr(base.layout, name))[layouts][:, None]
+                              for name in ("tp", "pp", "ep", "dp")}
+    grid = base.with_changes(layout=Layout(**values))
+    point = operating_point(grid, tried, isl, osl)
+    values |= {name: getattr(point, name) for name in _FIGURES}
+    fits = tried <= limit[layouts][:, None]
+    return {name: np.broadcast_to(value, fits.shape)[fits] for name, value in values.items()}
 
 
 def _gather(

@@ -17,6 +17,10 @@ from costsim.engine.weights import weights_bytes
 from costsim.ops.shape import Machine, Tokens, replica_tokens
 from costsim.ops.tally import Tally
 
+# glibc hands freed memory above a threshold back to the system, to be faulted in again by the next
+# array. A large block that is freed raises the threshold (mallopt(3), M_MMAP_THRESHOLD).
+np.empty(4_000_000)
+
 
 @dataclass(frozen=True)
 class StepTime:

@@ -152,10 +152,8 @@ class Calibration:
                           operator, near, wider)
         far = across_nodes_time(operator, hardware, ranks, message, surface.efficiency.memory)
         busy = ranks > 1
-        fixed = np.where(busy, found.fixed_s, 0.0)
-        seconds = np.where(busy, found.seconds + far, 0.0)
-        zero = np.zeros_like(seconds)
-        return Latency(seconds, found.log_error, zero, zero, seconds - fixed, fixed,
+        fixed, seconds = found.fixed_s * busy, (found.seconds + far) * busy
+        return Latency(seconds, found.log_error, 0.0, 0.0, seconds - fixed, fixed,
                        network_bytes=message)
 
     def _point_to_point(
@@ -164,9 +162,8 @@ class Calibration:
         surface, wider = self.surface("point_to_point")
         e = surface.efficiency
         seconds = point_to_point_time(hardware, message_bytes, across_nodes, e.memory)
-        zero = np.zeros_like(np.asarray(seconds, float))
-        return Latency(seconds + e.launch_s, e.log_error * wider, zero, zero, seconds,
-                       e.launch_s + zero, network_bytes=message_bytes)
+        return Latency(seconds + e.launch_s, e.log_error * wider, 0.0, 0.0, seconds, e.launch_s,
+                       network_bytes=message_bytes)
 
 
 def inside_latency(

@@ -78,11 +78,10 @@ def waves(w: Work, units: Any) -> Any:
     With T tiles on U units the work takes ceil(T/U)·U/T of an even spread. Split-K and smaller
     tiles recover part of an underfilled wave: the square root, at most 4.
     """
-    tiles = np.maximum(np.asarray(w.parallelism, float), 1.0)
-    units = np.asarray(units, float)
-    with np.errstate(invalid="ignore"):
-        whole = np.where(np.isfinite(tiles), np.ceil(tiles / units) * units / tiles, 1.0)
-    return np.minimum(np.sqrt(whole), 4.0)
+    if np.ndim(w.parallelism) == 0 and np.isinf(w.parallelism):
+        return 1.0
+    per_unit = np.maximum(w.parallelism, 1.0) / units
+    return np.minimum(np.sqrt(np.ceil(per_unit) / per_unit), 4.0)
 
 
 def slowed_flop(w: Work, units: Any) -> Any:
@@ -97,6 +96,8 @@ def saturating_bytes(moved: Any, half_bytes: Any) -> Any:
 
 def smooth_maximum(a: Any, b: Any, exponent: Any) -> Any:
     """Return (a^p + b^p)^(1/p), which is near the larger away from a ≈ b."""
+    if np.ndim(a) == 0 and a == 0.0:
+        return np.asarray(b)
     longest = np.maximum(a, b)
     ratio = np.minimum(a, b) / np.maximum(longest, 1e-30)
     return longest * (1.0 + ratio**exponent) ** (1.0 / exponent)
@@ -116,6 +117,5 @@ def roofline_latency(w: Work, peak: Any, bandwidth: Any, units: Any, e: Efficien
     moved = np.asarray(w.bytes, float)
     memory = saturating_bytes(moved, e.half_bytes) / (np.asarray(bandwidth, float) * e.memory)
     smooth = smooth_maximum(compute, memory, e.ridge)
-    zero = np.zeros_like(smooth)
-    return Latency(smooth + e.launch_s, e.log_error, compute, memory, zero, e.launch_s + zero,
-                   w.flop, moved)
+    return Latency(smooth + e.launch_s, e.log_error, compute, memory, 0.0, e.launch_s, w.flop,
+                   moved)

@@ -44,14 +44,23 @@ def gemm_work(m: Any, n: Any, k: Any, dtype: str = "bf16", activation: str = "bf
         activation: of the input; the output is written in at least two bytes.
     """
     m, n, k = (np.asarray(x, float) for x in (m, n, k))
-    flop = 2.0 * m * n * k
+    # What does not depend on m is put together first: it is small where m is a sweep.
     a = bytes_per_element(activation)
-    moved = bytes_per_element(dtype) * n * k + a * m * k + max(a, 2.0) * m * n
-    rows = np.where(m >= TILE_ROWS, TILE_ROWS, SMALLEST_ROWS)
-    filled = np.ceil(m / rows) * rows
-    columns = np.ceil(n / TILE_COLUMNS)
-    tiles = np.ceil(m / TILE_ROWS) * columns
-    return Work(flop, moved, tiles, 2.0 * filled * columns * TILE_COLUMNS * k)
+    moved = m * (a * k + max(a, 2.0) * n) + bytes_per_element(dtype) * n * k
+    columns, whole = np.ceil(n / TILE_COLUMNS), np.ceil(m / TILE_ROWS)
+    filled = _filled_rows(m, whole) * (2.0 * columns * TILE_COLUMNS * k)
+    return Work(m * (2.0 * n * k), moved, whole * columns, filled)
+
+
+def _filled_rows(rows: Any, whole: Any) -> Any:
+    """Return the rows with the last tile filled up: of 128 rows, or of 16 for fewer than 128.
+
+    Args:
+        rows: of the input.
+        whole: tiles of 128 rows that they take.
+    """
+    few = np.ceil(rows / SMALLEST_ROWS) * SMALLEST_ROWS
+    return np.where(rows >= TILE_ROWS, whole * TILE_ROWS, few)
 
 
 def attended_pairs(new_tokens: Any, context: Any, window: Any = 0) -> Any:
@@ -183,14 +192,13 @@ def moe_work(
     local = np.asarray(width, float) / moe_tp
     matrices = np.where(gated, 3.0, 2.0)
     per_expert = pairs / np.maximum(touched, 1e-9)
-    rows = np.where(per_expert >= TILE_ROWS, TILE_ROWS, SMALLEST_ROWS)
-    filled = touched * np.ceil(per_expert / rows) * rows
-    weights = touched * matrices * hidden * local * bytes_per_element(dtype)
-    a = bytes_per_element(activation)
-    moved = weights + pairs * (hidden * (a + 2.0) + matrices * local * 2.0)
-    tiles = touched * np.ceil(per_expert / TILE_ROWS) * np.ceil(local / TILE_COLUMNS)
-    return Work(2.0 * pairs * matrices * hidden * local, moved, tiles,
-                2.0 * filled * matrices * hidden * local)
+    whole = np.ceil(per_expert / TILE_ROWS)
+    a, expert = bytes_per_element(activation), matrices * hidden * local
+    moved = touched * (expert * bytes_per_element(dtype)) + pairs * (
+        hidden * (a + 2.0) + matrices * local * 2.0)
+    tiles = touched * whole * np.ceil(local / TILE_COLUMNS)
+    filled = touched * _filled_rows(per_expert, whole) * (2.0 * expert)
+    return Work(pairs * (2.0 * expert), moved, tiles, filled)
 
 
 def elementwise_work(bytes: Any) -> Work:

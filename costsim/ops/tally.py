@@ -44,7 +44,9 @@ class Tally:
 
         The launch goes to the host; the rest to whichever limit alone takes longest.
         """
-        weight = np.where(when, count, 0.0)
+        weight: Any = np.asarray(count, float)
+        if not np.all(when):
+            weight = weight * when
         seconds = latency.seconds * weight
         self.by_operator[name] = self.by_operator.get(name, 0.0) + seconds
         self.error[name] = self.error.get(name, 0.0) + seconds * latency.log_error
@@ -62,9 +64,9 @@ class Tally:
             self.network.add(name)
             self.by_resource["network"] = self.by_resource["network"] + busy
             return
-        bound = np.asarray(latency.compute_s) > np.asarray(latency.memory_s)
-        self.by_resource["compute"] = self.by_resource["compute"] + np.where(bound, busy, 0.0)
-        self.by_resource["memory"] = self.by_resource["memory"] + np.where(bound, 0.0, busy)
+        computing = busy * (latency.compute_s > latency.memory_s)
+        self.by_resource["compute"] = self.by_resource["compute"] + computing
+        self.by_resource["memory"] = self.by_resource["memory"] + (busy - computing)
 
     def add_host(self, name: str, seconds: Any, log_error: float = HOST_LOG_ERROR) -> None:
         """Add host time that no kernel covers."""
