@@ -83,7 +83,8 @@ def rent(
     Args:
         hardware: whose price.
         term: one of `TERMS`.
-        provider, region: only quotes of these, where given (any letter case).
+        provider: only quotes of this one, where given (any letter case).
+        region: only quotes of regions whose name begins so, where given, such as ``eu``.
         today: the day that ages count from; the current day by default.
 
     Raises:
@@ -124,10 +125,19 @@ def _key(quote: Price) -> tuple[str, str, str]:
     return quote.kind, str(np.round(quote.usd_per_hour, 4)), quote.date[:7]
 
 
-def terms_of(hardware: Hardware) -> list[str]:
-    """Return the terms for which there is a quote, in the order of `TERMS`."""
-    kinds = {q.kind for q in quotes_of(hardware)}
+def terms_of(hardware: Hardware, provider: str = "", region: str = "") -> list[str]:
+    """Return the terms for which there is a quote, in the order of `TERMS`.
+
+    Args:
+        hardware: whose. provider, region: as in `rent`.
+    """
+    kinds = {q.kind for q in quotes_of(hardware) if _matches(q, provider, region)}
     return [term for term in TERMS if term in kinds]
+
+
+def providers_of(hardware: Hardware) -> list[str]:
+    """Return the names of the providers that quotes are of."""
+    return sorted({q.provider for q in quotes_of(hardware)} - {""}, key=str.lower)
 
 
 def parse_date(text: str, where: str) -> date:
@@ -146,14 +156,16 @@ def parse_date(text: str, where: str) -> date:
 
 
 def _matches(quote: Price, provider: str, region: str) -> bool:
-    asked = ((provider, quote.provider), (region, quote.region))
-    return all(not want or want.lower() == have.lower() for want, have in asked)
+    same = not provider or provider.lower() == quote.provider.lower()
+    return same and quote.region.lower().startswith(region.lower())
 
 
 def _nothing(hardware: Hardware, term: str, provider: str, region: str) -> str:
     where = "".join(f", {k} {v}" for k, v in (("provider", provider), ("region", region)) if v)
     found = terms_of(hardware)
     known = f"quotes exist for {', '.join(found)}" if found else "it has no prices at all"
+    if provider and not terms_of(hardware, provider):
+        known += f"; providers: {', '.join(providers_of(hardware)) or 'none'}"
     return f"hardware '{hardware.name}': no price for term {term}{where}; {known}"
 
 

@@ -28,7 +28,7 @@ BATCHES = np.unique(np.round(2.0 ** (np.arange(0, 49) / 4.0))).astype(int)
 _MOST_TP, _MOST_PP = 64, 16
 # Points priced by one call: enough to make numpy's calls cheap, few enough to stay in the cache.
 _BLOCK = 8192
-_FIGURES = ("batch", "ttft_s", "tpot_s", "requests_per_s", "input_time_share",
+_FIGURES = ("batch", "max_batch", "ttft_s", "tpot_s", "requests_per_s", "input_time_share",
             "output_tokens_per_s_per_accelerator", "bottleneck", "log_error_tpot",
             "log_error_throughput")
 
@@ -41,6 +41,7 @@ class Found:
         deployments: one for every hardware and precision, its layout fields being arrays.
         deployment: index into ``deployments``.
         tp, pp, ep, dp, accelerators, batch: of the point.
+        max_batch: requests that the replica's memory holds.
         ttft_s, tpot_s, requests_per_s, output_tokens_per_s_per_accelerator, bottleneck: its
             figures.
         log_error_tpot, log_error_throughput: of log(actual / predicted).
@@ -57,6 +58,7 @@ class Found:
     dp: NDArray[np.int64]
     accelerators: NDArray[np.int64]
     batch: NDArray[np.float64]
+    max_batch: NDArray[np.float64]
     ttft_s: NDArray[np.float64]
     tpot_s: NDArray[np.float64]
     requests_per_s: NDArray[np.float64]

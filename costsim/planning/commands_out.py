@@ -37,7 +37,7 @@ def engine_command(candidate: Candidate, engine: str = "vllm") -> str:
 
 def _seqs(candidate: Candidate) -> int:
     """Requests at once of one data-parallel rank."""
-    return max(1, round(candidate.batch_limit / int(candidate.deployment.layout.dp)))
+    return max(1, int(candidate.batch_limit / int(candidate.deployment.layout.dp)))
 
 
 def _vllm(candidate: Candidate) -> list[str]:

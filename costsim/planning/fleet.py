@@ -67,6 +67,8 @@ class Fleet:
         cold_start_h: time from paying for a replica until it serves.
         power_cap_w: over all chips, in every hour.
         budget_usd: for the period.
+        steps: (hour before, hour, times a period) of every change between hours, for the cost of
+            starts; None: each hour follows the one before it, the first the last.
     """
 
     offers: tuple[Offer, ...]
@@ -80,12 +82,21 @@ class Fleet:
     cold_start_h: float = 0.0
     power_cap_w: float = np.inf
     budget_usd: float = np.inf
+    steps: tuple[tuple[int, int, float], ...] | None = None
 
     def __post_init__(self) -> None:
         if not np.all(np.isfinite(self.demand)) or np.any(self.demand < 0) or not self.demand.size:
             raise InputError("plan: rates must be finite and not negative, and there must be some")
         if not 0 <= self.max_spot_share <= 1 or self.spare < 0 or self.zones < 1:
             raise InputError("plan: spot share within 0 to 1, spare >= 0 and zones >= 1 are needed")
+
+    def changes(self) -> tuple[tuple[int, int, float], ...]:
+        """Return ``steps``, or those of hours that follow each other in a circle."""
+        if self.steps is not None:
+            return self.steps
+        hours = self.demand.shape[1]
+        times = np.asarray(self.weights, float)
+        return tuple(((h - 1) % hours, h, float(times[h])) for h in range(hours) if hours > 1)
 
     def availability(self, pool: Pool) -> float:
         """Return the share of the time that a spot replica of a pool stands: 1/(1 + λτ)."""

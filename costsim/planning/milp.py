@@ -1,19 +1,21 @@
 """The cheapest fleet by mixed-integer linear programming (HiGHS through scipy.optimize.milp).
 
-Unknowns by hour h: replicas N[c,h] of each pool c on paid-for chips, spot replicas S[c,h], and the
-requests y[w,c,h] of demand w that pool c serves; over all hours: chips R[g,t] committed on
-hardware g for term t; on-demand chips D[g,h] fill the gap. See docs/plan.md for the constraints.
+Hours alike are planned once (`costsim.planning.milp_hours`). Unknowns by hour h: replicas N[c,h] of
+each pool c on paid-for chips, spot replicas S[c,h], and the requests y[w,c,h] of demand w that pool
+c serves; over all hours: chips R[g,t] committed on hardware g for term t; on-demand chips D[g,h]
+fill the gap. See docs/plan.md for the constraints.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from costsim.errors import InputError
 from costsim.planning.fleet import Fleet, Offer, Pool
+from costsim.planning.milp_hours import merged
 from costsim.planning.milp_matrix import Rows, Variables, build
 
 
@@ -29,7 +31,6 @@ class Solution:
         committed: chips by offer and term.
         on_demand: chips by offer and hour.
         served: requests/s by demand, pool and hour.
-        starts: replicas started, by pool and hour.
         seconds: of the solver.
     """
 
@@ -41,7 +42,6 @@ class Solution:
     committed: dict[tuple[int, str], int]
     on_demand: np.ndarray
     served: np.ndarray
-    starts: np.ndarray
     seconds: float
 
     @property
@@ -71,6 +71,7 @@ def solve(fleet: Fleet, *, rel_gap: float = 1e-4, time_limit_s: float = 20.0) ->
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     start = time.perf_counter()
+    whole, (fleet, group) = fleet, merged(fleet)
     variables, rows = build(fleet)
     matrix = rows.matrix(variables.count)
     found = milp(
@@ -81,22 +82,24 @@ def solve(fleet: Fleet, *, rel_gap: float = 1e-4, time_limit_s: float = 20.0) ->
     )  # fmt: skip
     if found.x is None:
         raise InputError(_why(fleet, found.message))
-    lower = relaxation(fleet).usd
+    lower = relaxation(whole).usd
     bound = getattr(found, "mip_dual_bound", None)
     x = np.where(variables.integral > 0, np.round(found.x), found.x)
     return _solution(
-        fleet, variables, x, float(found.fun), float(lower if bound is None else bound), lower,
+        variables, x, group, float(found.fun), float(lower if bound is None else bound), lower,
         time.perf_counter() - start,
     )  # fmt: skip
 
 
 def _solution(
-    fleet: Fleet, v: Variables, x: np.ndarray, usd: float, bound: float, lp: float, seconds: float
+    v: Variables, x: np.ndarray, group: np.ndarray, usd: float, bound: float, lp: float,
+    seconds: float,
 ) -> Solution:
     terms = {key: int(x[at]) for key, at in v.committed.items() if x[at] > 0.5}
     return Solution(
-        usd, min(bound, usd), min(lp, usd), x[v.replicas].astype(int), x[v.spot].astype(int), terms,
-        x[v.on_demand], x[v.served], x[v.starts], seconds,
+        usd, min(bound, usd), min(lp, usd), x[v.replicas][:, group].astype(int),
+        x[v.spot][:, group].astype(int), terms, x[v.on_demand][:, group],
+        x[v.served][:, :, group], seconds,
     )  # fmt: skip
 
 
@@ -119,11 +122,17 @@ class Relaxation:
 def relaxation(fleet: Fleet) -> Relaxation:
     """Return the linear relaxation's optimum with its dual values.
 
+    Where hours are merged, starts cost nothing in it: with them, the merged programme's relaxation
+    might not be below every schedule.
+
     Raises:
         InputError: not even fractions of replicas carry the load within the limits.
     """
     from scipy.optimize import linprog
 
+    small, _ = merged(fleet)
+    if small is not fleet:
+        fleet = merged(replace(fleet, cold_start_h=0.0))[0]
     v, rows = build(fleet)
     upper, equal = rows.split(v.count)
     found = linprog(
@@ -150,8 +159,6 @@ def _why(fleet: Fleet, message: str) -> str:
     """Return one line on which limit makes a fleet impossible."""
     if "time" in message.lower():
         return "plan: the solver ran out of time before it found a fleet; raise the time limit"
-    from dataclasses import replace
-
     free = tuple(replace(o, limit=np.inf, committed_limit=np.inf) for o in fleet.offers)
     without: dict[str, Fleet] = {
         "the budget": replace(fleet, budget_usd=np.inf),

@@ -106,6 +106,8 @@ def build(fleet: Fleet) -> tuple[Variables, Rows]:
             _chips(fleet, v, rows, g, h)
         if np.isfinite(fleet.power_cap_w):
             rows.add(_power(fleet, v, h), -np.inf, fleet.power_cap_w, ("power", h))
+    if fleet.cold_start_h > 0:
+        _starts(fleet, v, rows)
     for g, offer in enumerate(fleet.offers):
         mine = [at for (of, _), at in v.committed.items() if of == g]
         if mine and np.isfinite(offer.committed_limit):
@@ -140,8 +142,8 @@ def _variables(fleet: Fleet) -> Variables:
         for term, usd in offer.committed_usd.items():
             cost = usd * float(weights.sum())
             v.committed[g, term] = int(v.add((1,), cost, np.inf, True)[0])
-    start = _start_cost(fleet)[:, None] * np.minimum(weights, 1.0) * _days(weights)
-    v.starts = v.add((len(pools), hours), start, np.inf, False)
+    times = np.array([times for _, _, times in fleet.changes()])
+    v.starts = v.add((len(pools), len(times)), _start_cost(fleet)[:, None] * times, np.inf, False)
     if fleet.spare or fleet.zones > 1:
         v.used = v.add((len(pools), hours), 0.0, 1.0, True)
     if fleet.zones > 1:
@@ -160,11 +162,6 @@ def _most(fleet: Fleet) -> np.ndarray:
         found.append(np.ceil(max(need / fleet.availability(pool), lossy)) + fleet.spare
                      + 2 * fleet.zones)  # fmt: skip
     return np.array(found)
-
-
-def _days(weights: np.ndarray) -> np.ndarray:
-    """Return how often each hour begins in the period: its weight, as hours are an hour long."""
-    return np.maximum(weights, 1.0)
 
 
 def _start_cost(fleet: Fleet) -> np.ndarray:
@@ -205,12 +202,15 @@ def _capacity(fleet: Fleet, v: Variables, rows: Rows, c: int, h: int) -> None:
         share = fleet.max_spot_share
         rows.add([(v.spot[c, h], 1.0 - share), (v.replicas[c, h], -share)], -np.inf, 0.0,
                  ("spot share", label))  # fmt: skip
-    if fleet.cold_start_h > 0:
-        before = (h - 1) % fleet.demand.shape[1]
-        if before != h:
+
+
+def _starts(fleet: Fleet, v: Variables, rows: Rows) -> None:
+    """Replicas beyond those of the hour before are started."""
+    for at, (before, h, _) in enumerate(fleet.changes()):
+        for c in range(len(fleet.pools)):
             rise = [(v.replicas[c, h], 1.0), (v.replicas[c, before], -1.0)]
-            rise += [(v.spot[c, h], 1.0), (v.spot[c, before], -1.0), (v.starts[c, h], -1.0)]
-            rows.add(rise, -np.inf, 0.0, ("starts", label))
+            rise += [(v.spot[c, h], 1.0), (v.spot[c, before], -1.0), (v.starts[c, at], -1.0)]
+            rows.add(rise, -np.inf, 0.0, ("starts", (c, h)))
 
 
 def _chips(fleet: Fleet, v: Variables, rows: Rows, g: int, h: int) -> None:

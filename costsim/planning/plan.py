@@ -162,15 +162,15 @@ def _unheld(held: Sequence[Held], rounds: int) -> list[str]:
 def _notes(
     problem: Problem, found: Solution, models: dict[str, Model], options: PlanOptions
 ) -> list[str]:
-    from costsim.economics.prices import rent, terms_of
-
     notes = []
     for name, terms in spend_by_offer(problem.fleet, found).items():
         kind = next(h for h in problem.hardware if h.name == name)
         for term in terms:
-            if term in terms_of(kind) and term not in options.prices.get(name, {}):
-                price = rent(kind, term)
-                notes.append(f"{name}: {price.note}" if price.stale else "")
+            price = None if term in options.prices.get(name, {}) else options.rent(kind, term)
+            if price is not None and price.stale:
+                notes.append(f"{name}: {price.note}")
+            elif term == "owned" and price is None and term not in options.prices.get(name, {}):
+                notes.append(f"{name}: owned at the list price of its profile")
         if kind.provenance in ("unverified", "rumoured"):
             notes.append(f"{name}: figures are {kind.provenance}")
     for model in models.values():

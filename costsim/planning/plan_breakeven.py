@@ -10,9 +10,9 @@ import numpy as np
 
 from costsim.economics.api import ApiPrice, api_prices, yearly_decline
 from costsim.economics.breakeven import Option, break_even_date, break_even_utilisation
-from costsim.economics.energy import energy_usd_per_hour, load_region
+from costsim.economics.energy import energy_usd_per_hour
 from costsim.economics.ownership import load_terms, ownership
-from costsim.economics.prices import rent, terms_of
+from costsim.planning.plan_options import PlanOptions
 from costsim.planning.plan_worth import spend_by_offer
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class BreakEven:
         }  # fmt: skip
 
 
-def plan_break_even(plan: PlanResult, region: str = "us", start: date | None = None) -> BreakEven:
+def plan_break_even(plan: PlanResult, start: date | None = None) -> BreakEven:
     """Return own against rent and API for a plan.
 
     Owning and reserving pay for the chips of the peak at all hours, on-demand chips and API
@@ -64,7 +64,7 @@ def plan_break_even(plan: PlanResult, region: str = "us", start: date | None = N
     its provider's have (`yearly_decline`).
 
     Args:
-        plan: whose load. region: of the electricity. start: of spending; today by default.
+        plan: whose load. start: of spending; today by default.
     """
     spend = spend_by_offer(plan.problem.fleet, plan.solution)
     name = max(spend, key=lambda k: sum(spend[k].values()))
@@ -73,8 +73,11 @@ def plan_break_even(plan: PlanResult, region: str = "us", start: date | None = N
     load = plan.problem.fleet.demand.sum(axis=0)
     use = float(np.average(load, weights=plan.problem.fleet.weights) / load.max())
     full = float(load.max()) * 3600.0
-    own, others = _own(kind, chips, region), [*_rents(kind, chips), *_apis(plan, full)]
-    first, life = start or date.today(), float(load_terms().life_years)
+    activity = _activity(plan, name)
+    own = _own(kind, chips, plan.options, activity)
+    others = [*_rents(kind, chips, plan.options), *_apis(plan, full)]
+    life = float(load_terms().with_fields(**plan.options.ownership).life_years)
+    first = start or date.today()
     if own is None:
         return BreakEven(name, chips, tuple(others), use, full, {}, {})
     return BreakEven(
@@ -84,12 +87,20 @@ def plan_break_even(plan: PlanResult, region: str = "us", start: date | None = N
     )  # fmt: skip
 
 
-def _own(kind: Hardware, chips: int, region: str) -> Option | None:
+def _activity(plan: PlanResult, name: str) -> float:
+    """Return the share of the dynamic power that the pools in use of a hardware draw at work."""
+    found = [plan.problem.candidate(c).activity for c, pool in enumerate(plan.problem.fleet.pools)
+             if plan.problem.fleet.offers[pool.offer].name == name
+             and (plan.solution.replicas[c] + plan.solution.spot[c]).any()]  # fmt: skip
+    return float(np.mean(found)) if found else 0.7
+
+
+def _own(kind: Hardware, chips: int, options: PlanOptions, activity: float) -> Option | None:
     if not float(np.max(kind.list_price_usd)) > 0:
         return None
-    place, terms = load_region(region), load_terms()
+    place, terms = options.place(), load_terms().with_fields(**options.ownership)
     idle = ownership(kind, terms, place, activity=0.0)
-    busy, still = (float(energy_usd_per_hour(kind, place, a)) for a in (0.7, 0.0))
+    busy, still = (float(energy_usd_per_hour(kind, place, a)) for a in (activity, 0.0))
     running = idle.breakdown["maintenance"] + idle.breakdown["staff"] + still
     return Option(
         f"own {kind.name}", chips * float(idle.capital_usd), chips * float(idle.usd_per_hour),
@@ -97,14 +108,19 @@ def _own(kind: Hardware, chips: int, region: str) -> Option | None:
     )  # fmt: skip
 
 
-def _rents(kind: Hardware, chips: int) -> list[Option]:
+def _rents(kind: Hardware, chips: int, planned: PlanOptions) -> list[Option]:
     options = []
-    for term in terms_of(kind):
-        usd = chips * float(rent(kind, term).central)
+    for term in ("on_demand", "reserved_1y", "reserved_3y"):
+        given, quoted = planned.prices.get(kind.name, {}).get(term), planned.rent(kind, term)
+        if given is None and quoted is not None:
+            given = float(quoted.central)
+        if given is None:
+            continue
+        usd = chips * given
         if term == "on_demand":
             options.append(Option("rent on demand", full_usd_per_hour=usd))
-        elif term.startswith("reserved"):
-            options.append(Option(f"rent {term}", fixed_usd_per_hour=usd))
+        else:
+            options.append(Option(f"rent {term.replace('_', ' ')}", fixed_usd_per_hour=usd))
     return options
 
 

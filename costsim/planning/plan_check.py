@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +25,7 @@ from costsim.serving.traffic import Traffic
 
 _MOST_REPLICAS = 8
 _MOST_REQUESTS = 40_000
+_MOST_TIMES = 4  # as many replications as asked for, where they do not decide
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Held:
         measure: such as ``p99 TTFT``.
         target_s, value_s: and the mean over replications.
         upper_s: bound that the value stays below with the confidence asked for.
-        utilisation: of the replicas.
+        utilisation: share of the time that the replicas are busy.
+        load: of a replica, over what the plan counts on.
     """
 
     pool: int
@@ -46,6 +49,7 @@ class Held:
     value_s: float
     upper_s: float
     utilisation: float
+    load: float = 1.0
 
     @property
     def held(self) -> bool:
@@ -62,6 +66,7 @@ class HourRun:
     candidate: Candidate
     replicas: int
     rates: tuple[float, ...]
+    load: float = 1.0
 
 
 def hours_to_check(problem: Problem, found: Solution, options: PlanOptions) -> list[HourRun]:
@@ -90,7 +95,9 @@ def _run(problem: Problem, found: Solution, options: PlanOptions, c: int, h: int
     up = max(1, int(found.replicas[c, h] + found.spot[c, h]) - options.spare)
     used = min(up, _MOST_REPLICAS)
     rates = tuple(float(r) * used / up for r in found.served[:, c, h])
-    return HourRun(c, h, problem.candidate(c), used, rates)
+    able = zip(problem.fleet.pools[c].capacity, found.served[:, c, h], strict=True)
+    load = sum(float(y) / r for r, y in able if r > 0) / up
+    return HourRun(c, h, problem.candidate(c), used, rates, load)
 
 
 def check_plan(
@@ -102,7 +109,8 @@ def check_plan(
 
     Args:
         problem: what was planned. found: the fleet.
-        options: confidence, replications, requests, seed.
+        options: confidence, replications, requests, seed. Where the means are within the targets
+            but not surely so, up to four times the replications run.
         progress: told what is simulated.
         executor: where the replications run; None: here.
         study: keeps their results, so that a plan that was interrupted resumes.
@@ -110,15 +118,29 @@ def check_plan(
     runs = hours_to_check(problem, found, options)
     if progress is not None:
         progress(f"simulating {len(runs)} hours of {options.replications} replications")
-    tasks = [(problem.demands, run, options.requests, options.seed + i)
-             for run in runs for i in range(options.replications)]  # fmt: skip
-    told = [_described(*task) for task in tasks] if study is not None else None
-    results = run_study(study, _simulated, tasks, executor, told)
-    held: list[Held] = []
-    for at, run in enumerate(runs):
-        mine = results[at * options.replications : (at + 1) * options.replications]
-        held += _judge(problem.demands, run, mine, options.confidence)
-    return held
+    results: list[list[dict[str, Any]]] = [[] for _ in runs]
+    open_runs = list(range(len(runs)))
+    for done in range(_MOST_TIMES):
+        tasks = [
+            (problem.demands, runs[at], options.requests, options.seed + i) for at in open_runs
+            for i in range(done * options.replications, (done + 1) * options.replications)
+        ]  # fmt: skip
+        told = [_described(*task) for task in tasks] if study is not None else None
+        found_now = run_study(study, _simulated, tasks, executor, told)
+        for place, result in enumerate(found_now):
+            results[open_runs[place // options.replications]].append(result)
+        open_runs = [at for at in open_runs
+                     if _undecided(_judge(problem.demands, runs[at], results[at],
+                                          options.confidence))]  # fmt: skip
+        if not open_runs:
+            break
+    return [row for run, mine in zip(runs, results, strict=True)
+            for row in _judge(problem.demands, run, mine, options.confidence)]  # fmt: skip
+
+
+def _undecided(rows: Sequence[Held]) -> bool:
+    """Return whether more replications may show that targets hold: all means are within them."""
+    return all(row.value_s <= row.target_s for row in rows) and not all(r.held for r in rows)
 
 
 def _simulated(task: tuple[Sequence[Demand], HourRun, int, int]) -> dict[str, Any]:
@@ -133,7 +155,7 @@ def _described(
     d = c.deployment
     return {
         "demands": [
-            [n.name, n.model, n.isl, n.osl, n.length_cv, str(n.target),
+            [n.name, n.model, n.isl, n.osl, n.length_cv, str(n.target), n.prefix_hit_share,
              0 if n.trace is None else int(n.trace.prompt.sum() + n.trace.output.sum())]
             for n in demands
         ],
@@ -149,7 +171,7 @@ def simulate_hour(
     """Return latencies by demand and utilisation of one simulated hour."""
     flow, names = traffic_of(demands, run, requests, seed)
     longest = int(np.max(flow.prompt + flow.output)) + 1
-    specs, link = specs_of(run, longest)
+    specs, link = specs_of(run, longest, prefix_cache=flow.block_hashes is not None)
     result = simulate(
         specs, flow, seed=seed, oversize="reject", link=link, time_limit_s=60.0,
         warmup_s=float(flow.arrival[-1]) * 0.1,
@@ -167,13 +189,18 @@ def simulate_hour(
     return {"demands": by_demand, "utilisation": result.utilisation}
 
 
-def specs_of(run: HourRun, longest: int) -> tuple[list[Any], Link | None]:
+def specs_of(
+    run: HourRun, longest: int, prefix_cache: bool = False
+) -> tuple[list[Any], Link | None]:
     """Return the replicas of an hour for the simulator, and the link of a disaggregated unit."""
     c = run.candidate
-    rules: dict[str, Any] = {"max_num_seqs": max(1, int(c.batch_limit))}
+    stages = int(c.deployment.layout.pp)
+    rules: dict[str, Any] = {"max_num_seqs": max(1, int(c.batch_limit) // stages),
+                             "prefix_cache": prefix_cache}
     if c.role == "both":
         return [replica_of(c.deployment, run.replicas, max_context=longest, **rules)], None
-    roles: Any = (("prefill", c.prefill, {}), ("decode", c.decode, rules))
+    roles: Any = (("prefill", c.prefill, {"prefix_cache": prefix_cache}),
+                  ("decode", c.decode, rules | {"prefix_cache": False}))
     specs = [
         replica_of(c.deployment, run.replicas * n, role=role, max_context=longest, **extra)
         for role, n, extra in roles
@@ -204,14 +231,24 @@ def together(flows: Sequence[Traffic], demands: Sequence[Demand]) -> Traffic:
     arrival = np.concatenate([f.arrival for f in flows])
     order = np.argsort(arrival, kind="stable")
     tenant = np.concatenate([np.full(len(f), i) for i, f in enumerate(flows)])[order]
-    only = flows[0].block_hashes if len(flows) == 1 else None
+    size = math.gcd(*(f.hash_tokens for f in flows if f.block_hashes is not None))
+    hashes = [h for at, f in enumerate(flows) for h in _hashes_of(f, at, size)]
     return replace(
         flows[0], arrival=arrival[order],
         prompt=np.concatenate([f.prompt for f in flows])[order],
         output=np.concatenate([f.output for f in flows])[order],
-        block_hashes=only, columns={"tenant": tenant}, classes=tuple(d.slo for d in demands),
-        pools=("default",),
+        block_hashes=[hashes[i] for i in order] if size else None,
+        hash_tokens=size or flows[0].hash_tokens, columns={"tenant": tenant},
+        classes=tuple(d.slo for d in demands), pools=("default",),
     )  # fmt: skip
+
+
+def _hashes_of(flow: Traffic, at: int, size: int) -> list[tuple[Any, ...]]:
+    """Return the hashes of a flow's blocks, cut to a size, apart from those of other flows."""
+    if flow.block_hashes is None:
+        return [()] * len(flow)
+    parts = range(flow.hash_tokens // size)
+    return [tuple((at, h, i) for h in row for i in parts) for row in flow.block_hashes]
 
 
 def _judge(
@@ -226,7 +263,7 @@ def _judge(
             values = [r["demands"][demand.name][name][statistic] for r in results]
             upper = interval_of(values, 2.0 * confidence - 1.0)[1] if len(values) > 1 else values[0]
             held.append(Held(run.pool, run.hour, demand.name, measure, target,
-                             float(np.mean(values)), float(upper), used))  # fmt: skip
+                             float(np.mean(values)), float(upper), used, run.load))  # fmt: skip
     return held
 
 
@@ -244,15 +281,16 @@ def measures(demand: Demand) -> list[tuple[str, str, str, float]]:
 def repaired(problem: Problem, held: Sequence[Held]) -> Problem:
     """Return the problem with less capacity where a target did not hold.
 
-    A pool that misses carries 3 to 15 % less in the next round, in proportion to the miss.
+    A pool that misses at some load of its replicas carries 1 to 15 % less than that load from then
+    on, in proportion to the miss, so that the next fleet differs.
     """
     factor: dict[int, float] = {}
     for row in held:
         if not row.held:
             miss = row.upper_s / row.target_s if np.isfinite(row.upper_s) else 2.0
-            cut = float(np.clip(1.0 - 0.25 * (miss - 1.0), 0.85, 0.97))
+            cut = float(np.clip(1.0 - 0.25 * (miss - 1.0), 0.85, 0.99))
             at = problem.chosen[row.pool]
-            factor[at] = min(factor.get(at, 1.0), cut)
+            factor[at] = min(factor.get(at, 1.0), cut * min(row.load, 1.0))
     pools = tuple(
         replace(p, capacity=tuple(r * factor.get(i, 1.0) for r in p.capacity))
         for i, p in enumerate(problem.everything.pools)

@@ -59,20 +59,24 @@ def make_problem(
     options: PlanOptions,
 ) -> Problem:
     """Return the programme of a fleet: efficient points, offers, demand by hour, limits."""
-    offers = make_offers(hardware, options)
+    make_offers(hardware, options)  # a missing price is said before the search
     candidates: list[Candidate] = []
     pools: list[Pool] = []
     considered, lost = 0, {}
+    names = [h.name for h in hardware]
     for w, demand in enumerate(demands):
         points = _points(models[demand.model], hardware, demand, options)
         considered += points.considered
         lost.update({f"{demand.name} on {k}": v for k, v in points.lost.items()})
         for candidate in points.candidates:
-            offer = [h.name for h in hardware].index(candidate.deployment.hardware.name)
+            offer = names.index(candidate.deployment.hardware.name)
             capacity = _capacities(candidate, w, demands)
             pools.append(Pool(candidate.name, offer, candidate.chips, capacity))
             candidates.append(candidate)
     rates, weights = hours_of(demands)
+    activity = {n: float(np.mean([c.activity for c in candidates
+                                  if c.deployment.hardware.name == n] or [0.7])) for n in names}
+    offers = make_offers(hardware, options, activity)
     everything = Fleet(
         offers, tuple(pools), rates, weights, options.spare, options.zones,
         options.max_spot_share if "spot" in options.terms else 0.0, options.replace_s / 3600.0,
@@ -86,7 +90,7 @@ def make_problem(
 def _points(
     model: Model, hardware: Sequence[Hardware], demand: Demand, options: PlanOptions
 ) -> Points:
-    settings = load_settings(options.engine)
+    settings = replace(load_settings(options.engine), prefix_hit_share=demand.prefix_hit_share)
     found = efficient_points(
         model, hardware, demand.isl, demand.osl, demand.target,
         max_accelerators=options.max_accelerators, settings=settings,
@@ -118,7 +122,10 @@ def _milder(other: Target, mine: Target) -> bool:
 
 
 def _capacity(candidate: Candidate, other: Demand, target: Target) -> float:
-    point = operating_point(candidate.deployment, batch=BATCHES, isl=other.isl, osl=other.osl)
+    plain = candidate.deployment
+    settings = replace(plain.settings, prefix_hit_share=other.prefix_hit_share)
+    point = operating_point(plain.with_changes(settings=settings), batch=BATCHES, isl=other.isl,
+                            osl=other.osl)  # fmt: skip
     good = np.flatnonzero(np.asarray(point.fits) & np.asarray(target.met(point)))
     if not len(good):
         return 0.0

@@ -8,6 +8,7 @@ import numpy as np
 
 from costsim.planning.commands_out import engine_command, kubernetes_yaml
 from costsim.planning.plan_breakeven import plan_break_even
+from costsim.planning.plan_energy import plan_energy
 from costsim.planning.plan_worth import spend_by_offer
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def plan_dict(plan: PlanResult) -> dict[str, Any]:
         },
         "excluded": dict(plan.problem.lost), "notes": list(plan.notes),
         "break_even": plan_break_even(plan).as_dict(),
+        "energy": plan_energy(plan).as_dict(),
         "seconds": plan.seconds,
         "uncertainty": None if plan.uncertainty is None else plan.uncertainty.as_dict(),
     }  # fmt: skip

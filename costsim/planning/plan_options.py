@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 
-from costsim.economics.energy import power_w
-from costsim.economics.ownership import ownership
-from costsim.economics.prices import rent, terms_of
+from costsim.economics.energy import Region, load_region, power_w
+from costsim.economics.ownership import OwnershipTerms, load_terms, ownership
+from costsim.economics.prices import Rent, providers_of, rent, terms_of
 from costsim.errors import InputError, unknown_name
 from costsim.hardware.accelerator import Hardware
 from costsim.planning.distributions import Distribution
 from costsim.planning.milp import Offer
 
+_POWER = ("usd_per_kwh", "kg_co2_per_kwh", "pue")
 PLAN_TERMS = ("on_demand", "spot", "reserved_1y", "reserved_3y", "owned")
 
 
@@ -36,6 +38,10 @@ class PlanOptions:
         max_accelerators: of one replica.
         engine: preset name.
         prices: $/h by hardware and term, in place of the tables'.
+        providers: by hardware, provider and region (either may be ``""``) whose quotes count.
+        electricity: region of the table ``electricity``, for owned hardware, energy and carbon.
+        power: ``usd_per_kwh``, ``kg_co2_per_kwh``, ``pue`` in place of the region's.
+        ownership: fields of `OwnershipTerms` that differ from the table's.
         confidence: with which targets must hold in the simulator.
         attempts: rounds of simulating and repairing.
         replications: seeds of each simulated hour.
@@ -63,6 +69,10 @@ class PlanOptions:
     max_accelerators: int = 16
     engine: str = "vllm"
     prices: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    providers: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    electricity: str = "us"
+    power: Mapping[str, float] = field(default_factory=dict)
+    ownership: Mapping[str, float] = field(default_factory=dict)
     confidence: float = 0.95
     attempts: int = 6
     replications: int = 3
@@ -85,28 +95,59 @@ class PlanOptions:
                 raise InputError(f"plan: limit of {name} = {limit}: must not be negative")
         if not 0.5 <= self.confidence < 1:
             raise InputError(f"plan: confidence = {self.confidence}: must be within 0.5 to 1")
+        known = [f.name for f in fields(OwnershipTerms)]
+        for key in self.ownership:
+            if key not in known:
+                raise unknown_name("ownership assumption", key, known)
+        for key, value in self.power.items():
+            if key not in _POWER or not value > 0:
+                raise InputError(f"plan: electricity {key} = {value}: must be above zero, and "
+                                 f"the key one of {', '.join(_POWER)}")  # fmt: skip
+        load_region(self.electricity)
         if self.replications < 2 or self.requests < 100:
             raise InputError("plan: replications >= 2 and requests >= 100 are needed")
 
+    def place(self) -> Region:
+        """Return the electricity that is planned with."""
+        changes: dict[str, Any] = dict(self.power)
+        return replace(load_region(self.electricity), **changes)
 
-def make_offers(hardware: Sequence[Hardware], options: PlanOptions) -> tuple[Offer, ...]:
+    def rent(self, kind: Hardware, term: str) -> Rent | None:
+        """Return the rent of a hardware from the providers that count; None: no quote."""
+        provider, region = self.providers.get(kind.name, ("", ""))
+        if term not in terms_of(kind, provider, region):
+            return None
+        return rent(kind, term, provider=provider, region=region)
+
+
+def make_offers(
+    hardware: Sequence[Hardware], options: PlanOptions, activity: Mapping[str, float] | None = None
+) -> tuple[Offer, ...]:
     """Return what each hardware costs under the terms allowed.
+
+    Args:
+        hardware: kinds of chips. options: terms, prices, limits.
+        activity: share of the dynamic power that each draws at work, for owned ones.
 
     Raises:
         InputError: a hardware has no price for any of the terms.
     """
-    return tuple(_offer(kind, options) for kind in hardware)
+    return tuple(_offer(kind, options, (activity or {}).get(kind.name, 0.7)) for kind in hardware)
 
 
-def _offer(kind: Hardware, options: PlanOptions) -> Offer:
+def _offer(kind: Hardware, options: PlanOptions, activity: float) -> Offer:
     given = options.prices.get(kind.name, {})
-    usd = {t: float(given[t]) if t in given else _rent(kind, t) for t in options.terms}
+    usd = {t: float(given[t]) if t in given else _price(kind, t, options, activity)
+           for t in options.terms}  # fmt: skip
     usd = {t: p for t, p in usd.items() if np.isfinite(p)}
     if not usd:
-        found = ", ".join(terms_of(kind)) or "none"
+        provider, region = options.providers.get(kind.name, ("", ""))
+        found = ", ".join(terms_of(kind, provider, region)) or "none"
+        of = "".join(f" {name}" for name in (provider, region) if name)
         raise InputError(
-            f"plan: hardware '{kind.name}' has no price for {' or '.join(options.terms)}; "
-            f"it has prices for: {found}"
+            f"plan: hardware '{kind.name}' has no price for {' or '.join(options.terms)}"
+            f"{f' of{of}' if of else ''}; it has prices for: {found}"
+            + (f"; providers: {', '.join(providers_of(kind))}" if provider else "")
         )
     committed = {t: p for t, p in usd.items() if t not in ("on_demand", "spot")}
     return Offer(
@@ -116,7 +157,10 @@ def _offer(kind: Hardware, options: PlanOptions) -> Offer:
     )  # fmt: skip
 
 
-def _rent(kind: Hardware, term: str) -> float:
+def _price(kind: Hardware, term: str, options: PlanOptions, activity: float) -> float:
     if term == "owned" and float(np.max(kind.list_price_usd)) > 0:
-        return float(ownership(kind).usd_per_hour)
-    return float(rent(kind, term).central) if term in terms_of(kind) else np.inf
+        terms = load_terms().with_fields(**options.ownership)
+        cost = ownership(kind, terms, options.place(), activity)
+        return float(cost.usd_per_hour)
+    found = options.rent(kind, term)
+    return np.inf if found is None else float(found.central)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,15 +11,18 @@ import numpy as np
 from costsim.engine.deployment import Deployment
 from costsim.engine.search import Found, search
 from costsim.engine.settings import EngineSettings
+from costsim.engine.steady_state import operating_point
 from costsim.engine.weights import is_moe
 from costsim.errors import DoesNotFitError
 from costsim.hardware.accelerator import Hardware
 from costsim.models.architecture import Model
+from costsim.planning.cached import cached_time_share
 from costsim.planning.targets import Target
 
 BATCHES = np.unique(np.round(2.0 ** (np.arange(0, 49) / 4.0))).astype(int)
 # One-sided normal quantile of 99 %: requests in flight fluctuate as a Poisson count.
 _Z99 = 2.326
+_FINE = 9  # batches between two of the grid, where the limit is found
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Candidate:
         activity: share of the dynamic power drawn at ``batch``.
         log_error: standard deviation of log(actual / predicted) throughput.
         bottleneck: what limits it.
+        cached_share: of the time spent on prompts, on tokens found in the prefix cache.
         role: ``both``, or ``disaggregated`` where prompts are read by other replicas.
         prefill, decode: replicas of each role in a disaggregated unit (0, 0 otherwise).
     """
@@ -50,6 +54,7 @@ class Candidate:
     activity: float
     log_error: float
     bottleneck: str
+    cached_share: float = 0.0
     role: str = "both"
     prefill: int = 0
     decode: int = 0
@@ -138,10 +143,10 @@ def efficient_points(
             lost[kind.name] = str(error)
             continue
         considered += len(found)
-        mine = candidates_of(found, target)
+        mine = candidates_of(found, target, osl)
         if not mine:
             lost[kind.name] = _nearest(found)
-        chosen += _kept(_undominated(mine), keep)
+        chosen += [refined(c, isl, osl, target) for c in _kept(_undominated(mine), keep)]
     if not chosen:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(lost.items())[:3])
         raise DoesNotFitError(f"plan: {model.name} is served by none within {target}: {reasons}")
@@ -163,33 +168,101 @@ def _search(
             most *= 2
 
 
-def candidates_of(found: Found, target: Target) -> list[Candidate]:
+def candidates_of(found: Found, target: Target, osl: float) -> list[Candidate]:
     """Return one candidate for each layout and precision: its largest batch within the targets."""
     key = np.stack([found.deployment, found.tp, found.pp, found.ep, found.dp])
     change = np.flatnonzero(np.any(np.diff(key, axis=1) != 0, axis=0)) + 1
-    tails = np.isfinite([target.ttft_p99_s, target.tpot_p99_s]).any()
-    meets = found.meets
+    meets = found.meets & (found.ttft_s + (osl - 1.0) * found.tpot_s <= target.e2e_s)
     groups = np.split(np.arange(len(found)), change)
-    made = [_candidate(found, rows, meets, bool(tails)) for rows in groups]
+    made = [_candidate(found, rows, meets, target, osl) for rows in groups]
     return [c for c in made if c is not None]
 
 
-def _candidate(found: Found, rows: Any, meets: Any, tails: bool) -> Candidate | None:
+def _candidate(
+    found: Found, rows: Any, meets: Any, target: Target, osl: float
+) -> Candidate | None:
     good = meets[rows]
     if not good.any():
         return None
     last = int(np.flatnonzero(good)[-1])
-    limit = float(found.batch[rows[last]])
-    mean = float(mean_batch(limit)) if tails else limit
-    rate = float(np.interp(mean, found.batch[rows], found.requests_per_s[rows]))
-    if mean < found.batch[rows[0]]:
-        rate *= mean / float(found.batch[rows[0]])
+    batch, ttft, tpot, rates = (
+        _with_end(found.batch[rows], found.max_batch[rows[-1]], v[rows])
+        for v in (found.batch, found.ttft_s, found.tpot_s, found.requests_per_s)
+    )
+    limit = _crossing(batch[last:], ttft[last:], tpot[last:], target, osl)
+    mean = float(mean_batch(limit)) if _tails(target) else limit
+    rate = float(np.interp(mean, batch, np.maximum.accumulate(rates)))
+    if mean < batch[0]:
+        rate *= mean / float(batch[0])
     at = rows[last]
     return Candidate(
         found.at(int(at)), limit, mean, rate, float(found.ttft_s[at]), float(found.tpot_s[at]),
         float(found.input_time_share[at]), 0.7, float(found.log_error_throughput[at]),
         str(found.bottleneck[at]),
     )  # fmt: skip
+
+
+def _with_end(batch: Any, most: float, values: Any) -> Any:
+    """Return values over the batches tried and, extrapolated, at the greatest that memory holds."""
+    if len(batch) < 2 or most <= batch[-1]:
+        return values
+    slope = (values[-1] - values[-2]) / (batch[-1] - batch[-2])
+    return np.append(values, values[-1] + slope * (min(most, 1.19 * batch[-1]) - batch[-1]))
+
+
+def _crossing(batch: Any, ttft: Any, tpot: Any, target: Target, osl: float) -> float:
+    """Return the batch at which the first target is met exactly, so that capacity is smooth.
+
+    Args:
+        batch, ttft, tpot: from the last point tried that meets all targets on.
+        target: latencies. osl: tokens of an answer.
+    """
+    limit = float(batch[-1])
+    measures = ((ttft, min(target.ttft_s, target.ttft_p99_s)),
+                (tpot, min(target.tpot_s, target.tpot_p99_s)),
+                (ttft + (osl - 1.0) * tpot, target.e2e_s))  # fmt: skip
+    for values, most in measures:
+        rising = np.maximum.accumulate(values)
+        if rising[-1] > most:
+            limit = min(limit, float(np.interp(most, rising, batch)))
+    return limit
+
+
+def refined(candidate: Candidate, isl: float, osl: float, target: Target) -> Candidate:
+    """Return a candidate priced anew between the last batch of the grid and its limit.
+
+    The limit was interpolated over a wide step; on a finer one it meets the targets exactly.
+
+    Args:
+        candidate: with ``batch_limit``.
+        isl, osl: mean tokens of a request. target: latencies.
+    """
+    d, most = candidate.deployment, candidate.batch_limit
+    fine = np.linspace(float(BATCHES[most >= BATCHES][-1]), most, _FINE)
+    means = mean_batch(fine) if _tails(target) else fine
+    point = operating_point(d, batch=np.concatenate([fine, means]), isl=isl, osl=osl)
+
+    def figures(name: str) -> Any:
+        return np.broadcast_to(np.asarray(getattr(point, name), float), 2 * _FINE).reshape(2, -1)
+
+    ttft, tpot = figures("ttft_s")[0], figures("tpot_s")[0]
+    limit = _crossing(fine, ttft, tpot, target, osl)
+    cached = d.settings.prefix_hit_share * isl
+
+    def figure(name: str) -> float:
+        return float(np.interp(limit, fine, figures(name)[1]))
+
+    return replace(
+        candidate, batch_limit=limit, batch=float(np.interp(limit, fine, means)),
+        requests_per_s=figure("requests_per_s"), ttft_s=float(np.interp(limit, fine, ttft)),
+        tpot_s=float(np.interp(limit, fine, tpot)), activity=figure("activity"),
+        input_time_share=figure("input_time_share"), log_error=figure("log_error_throughput"),
+        cached_share=cached_time_share(d, isl - cached, cached),
+    )  # fmt: skip
+
+
+def _tails(target: Target) -> bool:
+    return bool(np.isfinite([target.ttft_p99_s, target.tpot_p99_s]).any())
 
 
 def _undominated(found: list[Candidate]) -> list[Candidate]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from costsim.economics.allocation import Usage, allocate
 from costsim.economics.query import SECONDS_PER_HOUR
 from costsim.engine.deployment import Deployment
 from costsim.engine.steady_state import operating_point
-from costsim.engine.step import step_time
+from costsim.planning.cached import cached_time_share
 from costsim.serving.requests import FINISHED
 from costsim.serving.results import SimulationResult
 
@@ -83,12 +82,5 @@ def _cached_share(deployment: Deployment, result: SimulationResult) -> float:
     """Return the share of the prompts' time that attention to cached tokens takes."""
     done = _done(result)
     cached = float(result.table["cached"][done].mean()) if done.any() else 0.0
-    if cached <= 0:
-        return 0.0
-    new = max(float((result.table["prompt"] - result.table["cached"])[done].mean()), 1.0)
-
-    def seconds(context: float) -> Any:
-        return step_time(deployment, prefill_requests=1.0, prefill_tokens=new,
-                         prefill_context=context).seconds  # fmt: skip
-
-    return float(np.clip(1.0 - seconds(0.0) / seconds(cached), 0.0, 1.0))
+    new = float((result.table["prompt"] - result.table["cached"])[done].mean()) if cached else 1.0
+    return cached_time_share(deployment, new, cached)

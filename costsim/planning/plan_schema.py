@@ -48,6 +48,7 @@ class DemandTable(BaseModel):
     osl: Above0 = 256.0
     length_cv: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     growth: float = Field(default=0.0, gt=-1, allow_inf_nan=False)
+    prefix_hit_share: float | None = Field(default=None, ge=0, lt=1)
     target: TargetTable = TargetTable()
 
     @model_validator(mode="after")
@@ -71,6 +72,8 @@ class HardwareTable(BaseModel):
     name: str
     limit: float = Field(default=float("inf"), ge=0)
     prices: dict[Term, Above0] = {}
+    provider: str = ""
+    region: str = ""
 
 
 class RedundancyTable(BaseModel):
@@ -102,6 +105,9 @@ class PlanTable(BaseModel):
     spot: SpotTable = SpotTable()
     budget_usd_per_month: float = Field(default=float("inf"), gt=0)
     power_cap_w: float = Field(default=float("inf"), gt=0)
+    electricity: str = "us"
+    power: dict[Literal["usd_per_kwh", "kg_co2_per_kwh", "pue"], Above0] = {}
+    ownership: dict[str, Rate] = {}
     cold_start_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     max_accelerators: int = Field(default=16, ge=1, le=1024)
     engine: str = "vllm"
@@ -122,7 +128,10 @@ def read_plan(path: Path) -> tuple[list[Demand], list[Hardware], PlanOptions]:
         hardware = [load_hardware(h.name) for h in keys.hardware]
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    return demands, hardware, _options(keys, uncertain)
+    try:
+        return demands, hardware, _options(keys, uncertain)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _options(keys: PlanTable, uncertain: dict[str, Distribution]) -> PlanOptions:
@@ -136,7 +145,10 @@ def _options(keys: PlanTable, uncertain: dict[str, Distribution]) -> PlanOptions
         budget_usd_per_month=keys.budget_usd_per_month, max_accelerators=keys.max_accelerators,
         engine=keys.engine,
         prices={h.name: {str(t): p for t, p in h.prices.items()} for h in keys.hardware},
-        confidence=keys.confidence, replications=keys.replications, requests=keys.requests,
+        providers={h.name: (h.provider, h.region) for h in keys.hardware},
+        electricity=keys.electricity, power={str(k): v for k, v in keys.power.items()},
+        ownership=keys.ownership, confidence=keys.confidence, replications=keys.replications,
+        requests=keys.requests,
         disaggregated=keys.disaggregated, seed=keys.seed, uncertain=uncertain,
     )  # fmt: skip
 
@@ -148,10 +160,14 @@ def _demand(table: DemandTable, folder: Path) -> Demand:
     grown = 1.0 + table.growth
     if table.traffic is not None:
         made = demand_of(table.traffic, table.model, name=table.name, target=target, folder=folder)
-        return replace(made, rates=np.asarray(made.rates) * grown)
+        hits = table.prefix_hit_share
+        return replace(made, rates=np.asarray(made.rates) * grown,
+                       prefix_hit_share=made.prefix_hit_share if hits is None else hits)
     rates = [table.rate] if table.rate is not None else table.rates or _week(table.weekdays)
-    return Demand(table.name, table.model, np.asarray(rates, float) * grown, table.isl, table.osl,
-                  table.length_cv, target)  # fmt: skip
+    return Demand(
+        table.name, table.model, np.asarray(rates, float) * grown, table.isl, table.osl,
+        table.length_cv, target, prefix_hit_share=table.prefix_hit_share or 0.0,
+    )  # fmt: skip
 
 
 def _week(days: dict[str, list[float]]) -> list[float]:

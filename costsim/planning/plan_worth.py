@@ -11,7 +11,7 @@ import numpy as np
 
 from costsim.economics.allocation import PARTS, Usage, allocate
 from costsim.errors import InputError
-from costsim.planning.milp import Fleet, Offer, Relaxation, Solution, relaxation, solve
+from costsim.planning.milp import Fleet, Relaxation, Solution, relaxation, solve
 from costsim.planning.plan_fleet import Problem, chip_hours, make_problem
 from costsim.planning.plan_options import PlanOptions
 
@@ -108,7 +108,7 @@ def _looser(
         ]  # fmt: skip
         problems = make_problem(demands, models, problem.hardware, options)
         costs.append(relaxation(problems.everything).usd)
-    return costs[0] - costs[1]
+    return max(0.0, costs[0] - costs[1])  # a looser target allows every plan of a stricter one
 
 
 def runners_up(problem: Problem, found: Solution, options: PlanOptions) -> list[RunnerUp]:
@@ -134,21 +134,22 @@ def _alone(fleet: Fleet, g: int, found: Solution, options: PlanOptions) -> Runne
     chosen = [min(some, key=lambda p: chip_hours(fleet, p)) for some in able if some]
     best = chosen[0]
     alone = replace(fleet, pools=tuple(dict.fromkeys(chosen)), budget_usd=np.inf)
-    per_month = max(best.capacity) / best.chips
+    per_chip = max(best.capacity) / best.chips
     try:
-        usd = solve(alone, rel_gap=5e-3, time_limit_s=2.0).usd
+        rival = solve(alone, rel_gap=5e-3, time_limit_s=2.0)
     except InputError as error:
         return RunnerUp(offer.name, best.name, np.nan, str(error).removeprefix("plan: "))
+    more = f"{100 * (rival.usd / found.usd - 1):+.0f} %" if found.usd > 0 else "dearer"
     why = (
-        f"{100 * (usd / found.usd - 1):+.0f} %: {per_month:.3g} requests/s per chip within the "
-        f"targets at ${_cheapest(offer):.2f}/h"
+        f"{more}: {per_chip:.3g} requests/s per chip within the targets at "
+        f"${rival.usd / _chip_hours(alone, rival):.2f} per chip-hour in service"
     )
-    return RunnerUp(offer.name, best.name, usd, why)
+    return RunnerUp(offer.name, best.name, rival.usd, why)
 
 
-def _cheapest(offer: Offer) -> float:
-    prices = [offer.on_demand_usd, offer.spot_usd, *offer.committed_usd.values()]
-    return float(min(prices))
+def _chip_hours(fleet: Fleet, found: Solution) -> float:
+    chips = np.array([p.chips for p in fleet.pools], float)
+    return float(chips @ (found.replicas + found.spot) @ fleet.weights)
 
 
 def bill(problem: Problem, found: Solution) -> dict[str, Decimal]:
@@ -178,7 +179,7 @@ def _usage(problem: Problem, found: Solution, g: int) -> Usage:
     mine = [c for c, p in enumerate(fleet.pools) if p.offer == g]
     owned = sum(n for (of, _), n in found.committed.items() if of == g)
     paid = float(owned * seconds.sum() + found.on_demand[g] @ seconds)
-    busy = prompts = lost = 0.0
+    busy = prompts = cached = lost = 0.0
     for c in mine:
         pool, candidate = fleet.pools[c], problem.candidate(c)
         spot = float(found.spot[c] @ seconds) * pool.chips
@@ -188,8 +189,10 @@ def _usage(problem: Problem, found: Solution, g: int) -> Usage:
         share = candidate.batch / candidate.batch_limit
         used = float(np.sum(served, axis=0) @ seconds) * pool.chips * min(1.0, share)
         busy, prompts = busy + used, prompts + used * candidate.input_time_share
+        cached += used * candidate.input_time_share * candidate.cached_share
     busy = min(busy, paid - lost)
-    return Usage(paid, busy + lost, prompts / busy if busy > 0 else 0.0, 0.0, lost)
+    return Usage(paid, busy + lost, prompts / max(busy, prompts, 1e-300),
+                 cached / max(prompts, 1e-300), lost)  # fmt: skip
 
 
 def demand_shares(problem: Problem, found: Solution) -> dict[str, float]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costsim.economics.prices import rent, terms_of
 from costsim.errors import InputError, unknown_name
 from costsim.hardware.accelerator import Hardware
 from costsim.planning.distributions import Distribution, lognormal
@@ -157,18 +156,17 @@ def _price_range(plan: PlanResult, name: str) -> Distribution:
     kind = next(h for h in plan.problem.hardware if h.name == name)
     terms = spend_by_offer(plan.problem.fleet, plan.solution).get(name, {})
     given = plan.options.prices.get(name, {})
-    used = [t for t in terms if t in terms_of(kind) and t not in given]
-    errors = [_price_error(kind, t) for t in used]
+    used = {t: _price_error(plan, kind, t) for t in terms if t not in given}
     spends = [terms[t] for t in used]
-    return lognormal(float(np.average(errors, weights=spends)) if spends else 0.0)
+    return lognormal(float(np.average(list(used.values()), weights=spends)) if used else 0.0)
 
 
-def _price_error(kind: Hardware, term: str) -> float:
+def _price_error(plan: PlanResult, kind: Hardware, term: str) -> float:
     """Return the spread of a term's quotes; that of on-demand quotes where there is one only."""
-    price = rent(kind, term)
-    if len(price.quotes) < 2 and term != "on_demand" and "on_demand" in terms_of(kind):
-        price = rent(kind, "on_demand")
-    return float(np.mean(price.log_error))
+    price = plan.options.rent(kind, term)
+    if price is None or (len(price.quotes) < 2 and term != "on_demand"):
+        price = plan.options.rent(kind, "on_demand") or price
+    return 0.0 if price is None else float(np.mean(price.log_error))
 
 
 def plan_model(plan: PlanResult) -> PlanModel:

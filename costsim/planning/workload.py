@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 
 from costsim.errors import InputError
+from costsim.planning.cached import hit_share
 from costsim.planning.targets import Target
 from costsim.serving.traffic import SloClass, Traffic, load_traffic
 
 HOURS_PER_MONTH = 730.5
+_SHARED_BLOCK = 16
+_HITS_OF = 20_000  # requests of a trace that its hit share is counted in
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Demand:
         target: latencies.
         attainment: share of requests that must meet the targets where they are tails.
         trace: requests to check with; None: Poisson arrivals with drawn lengths.
+        prefix_hit_share: of the prompt tokens, found in the prefix cache.
     """
 
     name: str
@@ -40,6 +44,7 @@ class Demand:
     target: Target = field(default_factory=Target)
     attainment: float = 0.99
     trace: Traffic | None = None
+    prefix_hit_share: float = 0.0
 
     def __post_init__(self) -> None:
         rates = np.asarray(self.rates, float)
@@ -49,6 +54,8 @@ class Demand:
             raise InputError(f"demand '{self.name}': rates must be finite, not negative nor all 0")
         if not (self.isl > 0 and self.osl > 0):
             raise InputError(f"demand '{self.name}': isl and osl must be above zero")
+        if not 0 <= self.prefix_hit_share < 1:
+            raise InputError(f"demand '{self.name}': prefix_hit_share must be from 0 to below 1")
 
     def requests(self, rate: float, count: int, seed: int) -> Traffic:
         """Return requests at a rate, for the check: the trace's, or drawn ones."""
@@ -59,7 +66,14 @@ class Demand:
         table = {"arrivals": "poisson", "rate": rate, "requests": count,
                  "input_tokens": round(self.isl), "output_tokens": round(self.osl),
                  "length_cv": self.length_cv}  # fmt: skip
-        return load_traffic(table, ".", seed)
+        flow = load_traffic(table, ".", seed)
+        return self._with_shared_prompt(flow) if self.prefix_hit_share > 0 else flow
+
+    def _with_shared_prompt(self, flow: Traffic) -> Traffic:
+        """Return requests that begin alike, as those of one system prompt do."""
+        blocks = max(1, round(self.prefix_hit_share * self.isl / _SHARED_BLOCK))
+        shared = tuple(range(blocks))
+        return replace(flow, block_hashes=[shared] * len(flow), hash_tokens=_SHARED_BLOCK)
 
     @property
     def slo(self) -> SloClass:
@@ -123,7 +137,8 @@ def from_traffic(traffic: Traffic, model: str, name: str, target: Target) -> Dem
     """Return the demand of recorded or generated requests: their rate by hour, their lengths.
 
     A record of less than two hours counts as one rate; one of up to a day by hours of the day;
-    a longer one by hours of the week, averaged over weeks.
+    a longer one by hours of the week, averaged over weeks. Where it has hashes of blocks, the
+    share of the prompt tokens that a boundless prefix cache finds is counted in it.
     """
     span_h = float(traffic.arrival[-1] - traffic.arrival[0]) / 3600.0
     isl, osl = float(np.mean(traffic.prompt)), float(np.mean(traffic.output))
@@ -137,4 +152,9 @@ def from_traffic(traffic: Traffic, model: str, name: str, target: Target) -> Dem
         seen = np.bincount(np.arange(int(np.ceil(span_h))) % period, minlength=period)
         counts = np.bincount(hour % period, minlength=period)
         rates = np.where(seen > 0, counts / np.maximum(seen, 1) / 3600.0, 0.0)
-    return Demand(name, model, rates, max(isl, 1.0), max(osl, 1.0), target=target, trace=traffic)
+    hits = 0.0
+    if traffic.block_hashes is not None:
+        first = slice(0, _HITS_OF)
+        hits = hit_share(traffic.block_hashes[first], traffic.prompt[first], traffic.hash_tokens)
+    return Demand(name, model, rates, max(isl, 1.0), max(osl, 1.0), target=target, trace=traffic,
+                  prefix_hit_share=hits)  # fmt: skip

@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.table import Table
 
 from costsim.planning.plan_breakeven import plan_break_even
+from costsim.planning.plan_energy import plan_energy
 from costsim.planning.plan_json import pool_rows
 from costsim.planning.plan_worth import spend_by_offer
 
@@ -65,6 +66,10 @@ def _money(plan: Plan) -> Table:
     for name, part in plan.bill.items():
         if part:
             table.add_row(f"for {name.replace('_', ' ')}", f"${part:,.2f}")
+    energy = plan_energy(plan)
+    table.add_row(f"energy, {energy.region}, PUE {energy.pue:g}",
+                  f"{energy.kwh:,.0f} kWh, {energy.j_per_query:,.0f} J per query")
+    table.add_row("carbon", f"{energy.kg_co2:,.0f} kg CO2e")
     table.add_row("gap to the solver's bound", f"{100 * found.gap:.2f} %")
     table.add_row("gap to the LP bound (fractions of replicas)", f"{100 * found.lp_gap:.1f} %")
     table.add_row("operating points priced", f"{plan.problem.considered:,}")
