@@ -68,9 +68,9 @@ def command(
 
 
 def _deployment(text: str, engine: str) -> tuple[Deployment, bool]:
-    from costsim.cli.build import precision_from
     from costsim.errors import InputError
     from costsim.planning.estimate import make_deployment
+    from costsim.planning.precision import precision_from
 
     model, at, rest = text.partition("@")
     if not at or not model or not rest:

@@ -35,8 +35,8 @@ def command(
 
     Example: costsim estimate llama-3.1-70b h100_sxm --tp 4 --batch 32 --isl 2048 --osl 512
     """
-    from costsim.cli.build import precision_from
     from costsim.planning.estimate import estimate
+    from costsim.planning.precision import precision_from
     from costsim.reports.tables_estimate import estimate_table
 
     found = estimate(model, hardware, layout_from(options), batch=batch, isl=isl, osl=osl,

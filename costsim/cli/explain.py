@@ -41,9 +41,9 @@ def command(
 
     Example: costsim explain llama-3.1-70b h100_sxm --tp 4 --batch 64 --measured 1500
     """
-    from costsim.cli.build import precision_from
     from costsim.economics.prices import rent
     from costsim.planning.explain import explain
+    from costsim.planning.precision import precision_from
 
     found = explain(model, hardware, layout_from(options), batch=batch, isl=isl, osl=osl,
                     measured_output_tokens_per_s=measured, engine=engine,

@@ -47,8 +47,8 @@ def command(
 
     Example: costsim whatif llama-3.1-70b h100_sxm --tp 4 --vary hardware.hbm_bandwidth=0.5x..2x
     """
-    from costsim.cli.build import precision_from
     from costsim.planning.estimate import make_deployment
+    from costsim.planning.precision import precision_from
     from costsim.planning.whatif import parse_variation, whatif
 
     parsed = [parse_variation(text) for text in variations]

@@ -194,8 +194,9 @@ def specs_of(
 ) -> tuple[list[Any], Link | None]:
     """Return the replicas of an hour for the simulator, and the link of a disaggregated unit."""
     c = run.candidate
-    stages = int(c.deployment.layout.pp)
-    rules: dict[str, Any] = {"max_num_seqs": max(1, int(c.batch_limit) // stages),
+    # Limits of the scheduler are those of one data-parallel rank of one pipeline stage.
+    ways = int(c.deployment.layout.pp) * int(c.deployment.layout.dp)
+    rules: dict[str, Any] = {"max_num_seqs": max(1, int(c.batch_limit) // ways),
                              "prefix_cache": prefix_cache}
     if c.role == "both":
         return [replica_of(c.deployment, run.replicas, max_context=longest, **rules)], None

@@ -24,7 +24,9 @@ _RC: dict[Any, Any] = {
 
 
 @contextmanager
-def figure(title: str, foot: str = "", columns: int = 1, height: float = 5.4) -> Iterator[Any]:
+def figure(
+    title: str, foot: str = "", columns: int = 1, height: float = 5.4, rows: int = 1
+) -> Iterator[Any]:
     """Yield a matplotlib figure and its axes in the common style.
 
     Args:
@@ -32,6 +34,7 @@ def figure(title: str, foot: str = "", columns: int = 1, height: float = 5.4) ->
         foot: source and caveats, small under the figure.
         columns: axes side by side.
         height: inches.
+        rows: of axes, which come one row after the other.
     """
     import matplotlib
 
@@ -40,13 +43,13 @@ def figure(title: str, foot: str = "", columns: int = 1, height: float = 5.4) ->
 
     with plt.rc_context(_RC):
         width = 9.0 if columns == 1 else 4.8 * columns
-        drawn, axes = plt.subplots(1, columns, figsize=(width, height), squeeze=False)
+        drawn, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)
         if columns == 1:
             axes[0][0].set_title(title)
         else:
             drawn.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=12.5)
         drawn.costsim_foot = foot  # type: ignore[attr-defined]
-        yield drawn, (axes[0][0] if columns == 1 else axes[0])
+        yield drawn, (axes[0][0] if columns * rows == 1 else axes.ravel())
         plt.close(drawn)
 
 

@@ -13,7 +13,7 @@ from costsim.errors import InputError
 from costsim.files import write_atomically
 from costsim.serving.fleet import Fleet
 from costsim.serving.results import SimulationResult
-from costsim.serving.run import collect, drive
+from costsim.serving.run import collect, drive, with_warmup
 from costsim.serving.traffic import Traffic
 
 VERSION = 1
@@ -74,9 +74,11 @@ def run_resumably(
     checkpoint: Checkpoint,
     *,
     warmup_s: float = 0.0,
+    until_s: float = float("inf"),
     time_limit_s: float | None = None,
     sample_s: float = 0.0,
     progress: Callable[[float, int, int], None] | None = None,
+    keep: bool = False,
 ) -> SimulationResult:
     """Run a fleet, going on from its checkpoint if there is one.
 
@@ -87,15 +89,22 @@ def run_resumably(
         build: makes the fleet and its controllers where there is no checkpoint.
         traffic: as given to `costsim.serving.simulation.build_fleet`.
         checkpoint: the file.
-        warmup_s, time_limit_s, sample_s, progress: as in `costsim.serving.simulation.simulate`.
+        warmup_s, until_s, time_limit_s, sample_s, progress: as in
+            `costsim.serving.simulation.simulate`.
+        keep: save a finished run too, so that it is not run again; the caller removes the file.
     """
-    fleet, controllers = checkpoint.load() or build()
-    samples, complete = drive(
-        fleet, controllers, time_limit_s=time_limit_s, sample_s=sample_s, progress=progress,
-        checkpoint=checkpoint,
-    )  # fmt: skip
-    if complete:
-        checkpoint.path.unlink(missing_ok=True)
+    found = checkpoint.load()
+    if found is None:
+        fleet, controllers = build()
+        controllers = with_warmup(controllers, traffic, warmup_s)
     else:
+        fleet, controllers = found
+    samples, complete = drive(
+        fleet, controllers, until_s=until_s, time_limit_s=time_limit_s, sample_s=sample_s,
+        progress=progress, checkpoint=checkpoint,
+    )  # fmt: skip
+    if keep or not complete:
         checkpoint.save(fleet, controllers)
+    else:
+        checkpoint.path.unlink(missing_ok=True)
     return collect(fleet, traffic, samples, warmup_s, complete)

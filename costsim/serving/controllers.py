@@ -1,151 +1,20 @@
-"""What acts on a fleet while it serves: autoscaler, failures, rolling restarts.
+"""What scales a fleet while it serves.
 
-Each has the time of its next action and does it when a SimPy process says so. All state lies in
-plain fields, so that a run can be saved and resumed.
+It has the time of its next action and does it when a SimPy process says so. All state lies in plain
+fields, so that a run can be saved and resumed.
 """
 
 from __future__ import annotations
 
-import heapq
 from dataclasses import dataclass, field
-from random import Random
 from typing import TYPE_CHECKING
 
 from costsim.errors import InputError, unknown_name
+from costsim.serving.faults import NEVER, positive
 
 if TYPE_CHECKING:
     from costsim.serving.fleet import Fleet, Pool, ReplicaSpec
     from costsim.serving.replica import Replica
-
-NEVER = float("inf")
-
-
-def _positive(owner: str, **values: float) -> None:
-    for name, value in values.items():
-        if not 0 < value < NEVER:
-            raise InputError(f"{owner}: {name} = {value}: must be finite and above zero")
-
-
-@dataclass
-class Failures:
-    """Replicas fail after exponential times and come back after exponential repairs.
-
-    What they held is lost; the fleet sends those requests again.
-
-    Args:
-        mtbf_s: mean time between failures of one replica while it is up.
-        mttr_s: mean time until it serves again (with loading of the weights).
-        seed: of the times.
-    """
-
-    mtbf_s: float
-    mttr_s: float
-    seed: int = 0
-    next_time: float = NEVER
-    plan: list[tuple[float, int, bool]] = field(default_factory=list)
-    known: int = 0
-    failed: int = 0
-    random: Random = field(default_factory=Random)
-
-    def begin(self, fleet: Fleet, now: float) -> None:
-        """Plan the first failure of each replica."""
-        _positive("failures", mtbf_s=self.mtbf_s, mttr_s=self.mttr_s)
-        if not self.known:
-            self.random = Random(self.seed)
-        self._meet(fleet, now)
-
-    def _meet(self, fleet: Fleet, now: float) -> None:
-        for replica in fleet.replicas[self.known :]:
-            when = now + self.random.expovariate(1 / self.mtbf_s)
-            heapq.heappush(self.plan, (when, replica.index, True))
-        self.known = len(fleet.replicas)
-        self.next_time = self.plan[0][0] if self.plan else NEVER
-
-    def act(self, fleet: Fleet, now: float) -> None:
-        """Fail or repair the replica whose time has come."""
-        self._meet(fleet, now)
-        while self.plan and self.plan[0][0] <= now:
-            _, index, fails = heapq.heappop(self.plan)
-            replica = fleet.replicas[index]
-            mean = self.mttr_s if fails else self.mtbf_s
-            if fails and replica.up and not replica.draining:
-                fleet.fail(replica)
-                self.failed += 1
-                replica.broken = True
-            elif not fails and replica.broken:
-                replica.broken = False
-                for member in replica.together():
-                    fleet.open(member)
-            else:
-                mean = self.mtbf_s
-                fails = False
-            when = now + self.random.expovariate(1 / mean)
-            heapq.heappush(self.plan, (when, index, not fails))
-        self.next_time = self.plan[0][0] if self.plan else NEVER
-
-
-@dataclass
-class RollingRestart:
-    """Replicas are drained, restarted and opened again, one after the other.
-
-    Args:
-        start_s: when the first is drained.
-        down_s: from drained to serving again.
-        drain_limit_s: after which requests still on it are lost and sent again.
-        check_s: how often a draining replica is looked at.
-    """
-
-    start_s: float
-    down_s: float
-    drain_limit_s: float = 600.0
-    check_s: float = 0.5003
-    next_time: float = NEVER
-    at: int = -1
-    state: str = "waiting"
-    since: float = 0.0
-    last: int = -1
-
-    def begin(self, fleet: Fleet, now: float) -> None:
-        """Plan the first restart."""
-        _positive("rolling restart", down_s=self.down_s, check_s=self.check_s)
-        if self.next_time == NEVER and self.state == "waiting":
-            self.next_time, self.last = max(now, self.start_s), len(fleet.replicas)
-
-    def act(self, fleet: Fleet, now: float) -> None:
-        """Go on with the replica whose turn it is."""
-        if self.state == "down":
-            for member in fleet.replicas[self.at].together():
-                fleet.open(member)
-            self.state = "waiting"
-        if self.state == "waiting" and not self._next(fleet, now):
-            return
-        replica = fleet.replicas[self.at]
-        if not replica.up:
-            self.state = "waiting"
-        elif self._empty(replica) or now - self.since > self.drain_limit_s:
-            fleet.fail(replica)
-            self.state, self.next_time = "down", now + self.down_s
-            return
-        self.next_time = now + self.check_s
-
-    @staticmethod
-    def _empty(replica: Replica) -> bool:
-        return not any(m.load or m.held for m in replica.together())
-
-    def _next(self, fleet: Fleet, now: float) -> bool:
-        self.at += 1
-        if self.at >= self.last:
-            self.next_time = NEVER
-            return False
-        replica = fleet.replicas[self.at]
-        if replica.together()[0] is not replica:
-            return self._next(fleet, now)
-        if replica.up and not replica.draining:
-            for member in replica.together():
-                fleet.close(member)
-            self.state, self.since = "draining", now
-        return True
-
 
 METRICS = ("utilisation", "queue", "predictive")
 
@@ -188,7 +57,7 @@ class Autoscaler:
         """Plan the first look."""
         if self.metric not in METRICS:
             raise unknown_name("autoscaler metric", self.metric, METRICS)
-        _positive("autoscaler", every_s=self.every_s, target=self.target)
+        positive("autoscaler", every_s=self.every_s, target=self.target)
         if not 1 <= self.least <= self.most:
             raise InputError(f"autoscaler: needs 1 <= least <= most, not {self.least}, {self.most}")
         if not any(r.role == self.role for r in fleet.pools[self.pool].members):
@@ -241,8 +110,10 @@ class Autoscaler:
 
     def _open_one(self, fleet: Fleet, pool: Pool, spec: ReplicaSpec, ready: float) -> None:
         closed = next(
-            (r for r in pool.members if not r.up and r.retired and self._leads(r)), None
-        )
+            (r for r in pool.members
+             if not r.up and r.retired and not r.broken and self._leads(r)),
+            None,
+        )  # fmt: skip
         members = closed.together() if closed else fleet.add_group(pool, spec)
         for replica in members:
             replica.retired = False

@@ -11,9 +11,11 @@ import numpy as np
 
 from costsim.engine.deployment import Deployment
 from costsim.engine.memory import memory_budget
-from costsim.engine.speculation import tokens_per_step
+from costsim.engine.speculation import tokens_per_step, verify_width
 from costsim.engine.step import step_time
+from costsim.engine.weights import is_moe
 from costsim.errors import DoesNotFitError
+from costsim.serving.expert_ranks import ExpertRanks
 from costsim.serving.pool import ReplicaSpec
 from costsim.serving.scheduler import Scheduler
 from costsim.serving.step_cost import Chunk, DecodeLine
@@ -68,10 +70,12 @@ class TabulatedCost:
         max_requests: decoding requests of the table.
         max_tokens: prompt tokens of a step.
         max_context: tokens of one request.
+        ranks: data-parallel ranks that do the same at once; counts are of one of them.
     """
 
     def __init__(
-        self, deployment: Deployment, max_requests: int, max_tokens: int, max_context: int
+        self, deployment: Deployment, max_requests: int, max_tokens: int, max_context: int,
+        ranks: int = 1,
     ) -> None:
         batches = axis(1, max_requests)
         contexts = np.concatenate([[1.0], axis(128, max(256, max_context))])
@@ -79,6 +83,8 @@ class TabulatedCost:
         prefixes = np.concatenate([[0.0], axis(128, max(256, max_context))])
 
         def sample(**counts: Any) -> np.ndarray:
+            for name in ("prefill_requests", "decode_requests"):
+                counts[name] = ranks * np.asarray(counts.get(name, 0))
             return np.asarray(step_time(deployment, **counts).seconds)
 
         alone = sample(decode_requests=batches[:, None], decode_context=contexts)
@@ -126,14 +132,14 @@ def axis(least: float, most: float, per_doubling: int = 4) -> np.ndarray:
 
 
 def scheduler_of(deployment: Deployment, **changes: Any) -> Scheduler:
-    """Return the scheduler that a deployment's engine settings describe, for a whole replica."""
+    """Return the scheduler that a deployment's engine settings describe, of one rank."""
     settings = deployment.settings
-    ranks = int(np.max(deployment.layout.dp))
     plain = Scheduler(
         policy="vllm" if settings.chunked_prefill else "prefill_first",
-        max_num_seqs=settings.max_num_seqs * ranks,
-        max_num_batched_tokens=max(settings.max_num_batched_tokens, settings.max_num_seqs) * ranks,
+        max_num_seqs=settings.max_num_seqs,
+        max_num_batched_tokens=max(settings.max_num_batched_tokens, settings.max_num_seqs),
         block_tokens=settings.kv_block_tokens,
+        request_overhead_s=settings.frontend_s,
     )
     return replace(plain, **changes)
 
@@ -144,15 +150,20 @@ def replica_of(
     pool: str = "default",
     role: str = "both",
     max_context: int = 0,
+    image_s: float = 0.0,
     **scheduler: Any,
 ) -> ReplicaSpec:
     """Return replicas of a deployment for `costsim.serving.simulation.simulate`.
+
+    Ranks of data-parallel attention schedule their own requests and step together; limits of the
+    scheduler are those of one rank, as the engines' flags are.
 
     Args:
         deployment: model, hardware, layout, engine.
         count: replicas.
         pool, role: as in `ReplicaSpec`.
         max_context: longest request in tokens; 0 for 32,768 or what the cache holds.
+        image_s: encoder time of an image.
         scheduler: fields of `Scheduler` that differ from the engine's settings.
 
     Raises:
@@ -165,19 +176,38 @@ def replica_of(
             f"{deployment.model.name} does not fit on {int(deployment.accelerators)} x "
             f"{deployment.hardware.name}: no room for a KV cache"
         )
-    rules = scheduler_of(deployment, **scheduler)
-    longest = max_context or min(room, 32_768)
-    cost = TabulatedCost(
-        deployment, rules.max_num_seqs, max(rules.token_budget, longest), longest
-    )
+    layout, hardware = deployment.layout, deployment.hardware
+    rules, ranks, stages = scheduler_of(deployment, **scheduler), int(layout.dp), int(layout.pp)
     # Pipeline stages keep as many batches in flight as there are stages: each is an engine of its
     # own with its share of cache and accelerators, and a step takes one batch through all stages.
-    stages, hardware = int(deployment.layout.pp), deployment.hardware
-    machines = int(deployment.accelerators) // stages
-    room //= stages
+    room //= stages * ranks
+    longest = max_context or min(room, 32_768)
+    cost = TabulatedCost(
+        deployment, rules.max_num_seqs, max(rules.token_budget, longest), longest, ranks
+    )
+    machines = int(deployment.accelerators) // (stages * ranks)
     return ReplicaSpec(
         cost, room, rules, count * stages, pool, role, machines,
         idle_w=machines * float(np.max(hardware.idle_w)),
         busy_w=machines * float(np.max(hardware.tdp_w)),
-        kv_bytes_per_token=float(np.max(budget.kv_bytes_per_token)) * machines,
+        kv_bytes_per_token=float(np.max(budget.kv_bytes_per_token)) * machines * stages,
+        ranks=ranks, lockstep=lockstep_of(deployment, cost, ranks, rules),
+        image_s=image_s,
+    )  # fmt: skip
+
+
+def lockstep_of(
+    deployment: Deployment, cost: TabulatedCost, ranks: int, rules: Scheduler
+) -> ExpertRanks | None:
+    """Return the common step of data-parallel ranks; None where they share no experts."""
+    if ranks == 1 or not is_moe(deployment.model):
+        return None
+    most = ranks * (rules.token_budget + rules.max_num_seqs)
+    tokens = axis(1, most)
+    step = step_time(deployment, prefill_requests=1, prefill_tokens=tokens)
+    seconds = np.broadcast_to(step.by_operator["experts"], tokens.shape)
+    speculation = deployment.settings.speculation
+    return ExpertRanks(
+        cost, ranks, tokens.tolist(), seconds.tolist(),
+        float(verify_width(deployment.settings)), float(tokens_per_step(speculation)),
     )  # fmt: skip

@@ -32,7 +32,7 @@ class Fleet(Losses):
         """Do all that happens up to ``horizon`` (s), at most ``most`` events; return how many."""
         heap, replicas, arrival = self.heap, self.replicas, self.requests.arrival
         pop, push, count = heapq.heappop, heapq.heappush, 0
-        overhead = self.overhead
+        delayed = self.delayed
         upcoming = arrival[self.cursor] if self.cursor < self.given else NEVER
         while count < most:
             if heap and heap[0][0] < upcoming:
@@ -56,8 +56,8 @@ class Fleet(Losses):
                 request = self.cursor
                 self.cursor += 1
                 self.now = upcoming
-                if overhead:
-                    self._enter_later(request, overhead)
+                if delayed:
+                    self.arrive_at(request, upcoming)
                 else:
                     self.enter(request)
                 upcoming = arrival[self.cursor] if self.cursor < self.given else NEVER

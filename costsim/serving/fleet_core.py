@@ -57,7 +57,7 @@ class FleetCore:
         self.fetching: dict[int, tuple[Replica, float]] = {}
         self.link_free: dict[int, float] = {}
         self.audit: Any = None
-        self.overhead = 0.0
+        self.delayed = False
 
     # --- building ---------------------------------------------------------------------------
 
@@ -76,7 +76,7 @@ class FleetCore:
             spec.role, self.hash_tokens, self.leaps,
         )  # fmt: skip
         replica.spec, replica.pool = spec, pool
-        replica.up = False
+        replica.up, replica.image_s = False, spec.image_s
         self.replicas.append(replica)
         pool.members.append(replica)
         return replica
@@ -134,14 +134,11 @@ class FleetCore:
             if replica.end != NEVER:
                 heapq.heappush(self.heap, (replica.end, replica.index))
 
-    def _enter_later(self, request: int, delay: float) -> None:
-        self.coming += 1
-        heapq.heappush(self.heap, (self.now + delay, ENTER + request))
-
     def arrive_at(self, request: int, when: float) -> None:
-        """Have a request that is appended to the table arrive at a time."""
+        """Have a request of the table arrive at a time, and reach its router a little later."""
         self.coming += 1
-        heapq.heappush(self.heap, (when, ENTER + request))
+        delay = self.pools[self.requests.pool[request]].overhead_s
+        heapq.heappush(self.heap, (when + delay, ENTER + request))
 
     # --- requests ---------------------------------------------------------------------------
 

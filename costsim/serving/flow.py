@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from costsim.errors import InputError
-from costsim.serving.traces import Trace
+from costsim.serving.trace_fields import Trace
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,11 @@ class Traffic:
         prompt, output: tokens; a prompt of zero tokens counts as one.
         block_hashes: hashes of the prompt's blocks, for the prefix cache.
         hash_tokens: tokens of one hash block.
-        columns: further columns of the request table (``priority``, ``pool``, ``session`` …).
+        columns: further columns of the request table (``priority``, ``pool``, ``session`` …);
+            ``prefix_tokens`` at the beginning of a prompt are the same in all of its
+            ``prefix_group`` (a system prompt), where no hashes are given.
         classes: SLO classes; column ``tenant`` numbers them.
-        sessions: follow-ups, None for none.
+        sessions: follow-ups, None for none; by name of the pool where there are several.
         pools: names that column ``pool`` numbers.
     """
 
@@ -80,9 +82,8 @@ class Traffic:
     hash_tokens: int = 512
     columns: dict[str, np.ndarray] = field(default_factory=dict)
     classes: tuple[SloClass, ...] = (SloClass(),)
-    sessions: Sessions | None = None
+    sessions: Sessions | Mapping[str, Sessions] | None = None
     pools: tuple[str, ...] = ("default",)
-
     def __post_init__(self) -> None:
         if not len(self.arrival):
             raise InputError("traffic: there are no requests")
@@ -95,6 +96,15 @@ class Traffic:
 
     def __len__(self) -> int:
         return len(self.arrival)
+
+    @property
+    def rules(self) -> dict[int, Sessions]:
+        """How sessions go on, by the number of their pool."""
+        if self.sessions is None:
+            return {}
+        if isinstance(self.sessions, Sessions):
+            return dict.fromkeys(range(len(self.pools)), self.sessions)
+        return {self.pools.index(name): rules for name, rules in self.sessions.items()}
 
     @property
     def rate(self) -> float:
@@ -158,14 +168,28 @@ def generated(
     return Traffic(np.asarray(arrival, dtype=float), prompt, output, **extra)
 
 
+def _class_names(parts: dict[str, Traffic]) -> tuple[SloClass, ...]:
+    """Return all classes, named after their pools, so that each name is there once."""
+    return tuple(
+        replace(slo, name=name if len(flow.classes) == 1 else f"{name}: {slo.name}")
+        for name, flow in parts.items() for slo in flow.classes
+    )  # fmt: skip
+
+
 def merged(parts: dict[str, Traffic]) -> Traffic:
     """Return one traffic from that of several pools, by the name of each pool."""
     names = tuple(parts)
     flows = list(parts.values())
+    sizes = {flow.hash_tokens for flow in flows if flow.block_hashes}
+    if len(sizes) > 1:
+        raise InputError(f"pools: prefix hashes of blocks of {sorted(sizes)} tokens in one fleet")
+    sessions = {
+        name: flow.sessions for name, flow in parts.items() if isinstance(flow.sessions, Sessions)
+    }
     arrival = np.concatenate([flow.arrival for flow in flows])
     order = np.argsort(arrival, kind="stable")
     pool = np.concatenate([np.full(len(flow), at) for at, flow in enumerate(flows)])
-    classes = tuple(c for flow in flows for c in flow.classes)
+    classes = _class_names(parts)
     starts = np.cumsum([0] + [len(flow.classes) for flow in flows])
     tenant = np.concatenate([
         flow.columns.get("tenant", np.zeros(len(flow), np.int64)) + start
@@ -182,8 +206,9 @@ def merged(parts: dict[str, Traffic]) -> Traffic:
         np.concatenate([flow.prompt for flow in flows])[order],
         np.concatenate([flow.output for flow in flows])[order],
         [hashes[i] for i in order] if any(flow.block_hashes for flow in flows) else None,
-        flows[0].hash_tokens,
+        sizes.pop() if sizes else flows[0].hash_tokens,
         columns,
         classes,
-        pools=names,
+        sessions or None,
+        names,
     )

@@ -139,7 +139,8 @@ class Lockstep:
         self.start = now
         working = [rank for rank, load in zip(self.ranks, loads, strict=True) if load[0]]
         if any(load[2] for load in loads):
-            self.ends = np.array([self.cost.step(loads)])
+            images = max(rank.encoding_s() if rank.image_s else 0.0 for rank in self.ranks)
+            self.ends = np.array([self.cost.step(loads) + images])
         elif working:
             most = 1
             held_up = any(rank.preempted or rank.incoming for rank in self.ranks)

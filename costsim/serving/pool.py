@@ -35,6 +35,8 @@ class ReplicaSpec:
         ranks: data-parallel ranks that step together (each with the scheduler, the cache and the
             accelerators given); 1 for a replica of its own.
         lockstep: time of their common step; the slowest rank's where None.
+        image_s: time of an image in the encoder, added to the step that begins its prompt.
+        kind: number of this kind of replica, told apart in timelines and bills.
     """
 
     cost: StepCost
@@ -49,6 +51,8 @@ class ReplicaSpec:
     kv_bytes_per_token: float = 0.0
     ranks: int = 1
     lockstep: LockstepCost | None = None
+    image_s: float = 0.0
+    kind: int = 0
 
     @property
     def blocks(self) -> int:
@@ -94,6 +98,9 @@ class Pool:
         random: source of the router's choices.
         admission: control of what comes in.
         link: between prefill and decode replicas.
+
+    ``longest`` is the most tokens, prompt and output, that each of its replicas can hold;
+    ``overhead_s`` passes from a request's arrival until it reaches the router.
     """
 
     def __init__(
@@ -113,6 +120,7 @@ class Pool:
         self.handed: deque[int] = deque()
         self.members: list[Replica] = []
         self.outstanding = 0
+        self.longest, self.overhead_s = 0, 0.0
 
     def taking(self, decode: bool = False) -> list[Replica]:
         """Return the replicas that take requests now."""

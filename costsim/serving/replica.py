@@ -125,6 +125,8 @@ class Replica(ReplicaState):
             chunks = [(new, computed[request]) for request, new in taken]
             self.leap = 1
             self.end = now + self._mixed(size, chunks)
+            if self.image_s:
+                self.end += self.encoding_s()
         elif size:
             self.leap = self.longest_leap() if self.leaps and not self.preempted else 1
             if self.incoming:

@@ -72,7 +72,9 @@ class ReplicaState:
         self.busy_s = self.block_s = self.batch_s = 0.0
         self.prompt_tokens = self.output_tokens = self.steps = 0
         self.up_since, self.up_before = 0.0, 0.0
-        self.broken = self.retired = False
+        self.broken = 0  # nodes of it that have failed
+        self.down = self.retired = False
+        self.image_s = 0.0
         self.reset()
 
     spec: Any
@@ -81,6 +83,24 @@ class ReplicaState:
     def up_time(self, now: float) -> float:
         """Return the time this replica has stood ready up to ``now`` (s)."""
         return self.up_before + (now - self.up_since if self.up else 0.0)
+
+    def forget(self, now: float) -> None:
+        """Count from now on, as if the replica had just begun; what it holds stays."""
+        under_way = now - self.start if self.end != NEVER else 0.0
+        size = self.batch.size if self.decodes else 0
+        self.intervals = IntervalCounter()
+        self.busy_s, self.batch_s = -under_way, -under_way * size
+        self.block_s = -under_way * (self.blocks - self.free)
+        self.prompt_tokens = self.output_tokens = self.steps = 0
+        self.up_since, self.up_before = now, 0.0
+
+    def encoding_s(self) -> float:
+        """Return the encoder's time for the images of the prompts that begin in this step."""
+        requests, computed = self.requests, self.computed
+        return self.image_s * sum(
+            requests.images[i] for i, _ in self.taken
+            if not requests.generated[i] and computed[i] == requests.cached[i]
+        )  # fmt: skip
 
     def reset(self) -> None:
         """Empty the replica; what it has counted so far stays."""

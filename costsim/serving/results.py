@@ -1,11 +1,10 @@
-"""What a run found: one row per request, and the figures people ask for."""
+"""The result of a run: its record, the figures people ask for, and files."""
 
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,221 +12,49 @@ import numpy as np
 
 from costsim.errors import InputError
 from costsim.files import write_atomically
-from costsim.serving.confidence import batch_interval
-from costsim.serving.intervals import IntervalCounter
-from costsim.serving.requests import FAILED, FINISHED, REJECTED, STATUS_NAMES, TIMED_OUT
-from costsim.serving.traffic import SloClass
+from costsim.serving.record import COLUMNS, Record, ReplicaUse
+from costsim.serving.requests import STATUS_NAMES
+from costsim.serving.summary import summary_of
 
-PERCENTILES = (50.0, 90.0, 99.0)
-COLUMNS = (
-    "arrival", "prompt", "output", "scheduled", "first_token", "finished", "generated", "cached",
-    "preemptions", "retries", "replica", "tenant", "pool", "session", "status",
-)  # fmt: skip
+__all__ = ["COLUMNS", "ReplicaUse", "SimulationResult", "write_columns"]
 
 
 @dataclass(frozen=True)
-class ReplicaUse:
-    """What one replica did.
-
-    Args:
-        pool, role: as in its `ReplicaSpec`.
-        busy_s: time in steps.
-        mean_batch: decoding requests, mean over busy time.
-        kv_occupancy: share of the KV blocks in use, mean over busy time.
-        steps, prompt_tokens: done.
-        up_s: time it stood ready or served.
-        energy_j: idle and busy energy; 0 where no power was given.
-    """
-
-    pool: str
-    role: str
-    busy_s: float
-    mean_batch: float
-    kv_occupancy: float
-    steps: int
-    prompt_tokens: int
-    up_s: float
-    energy_j: float
-
-
-@dataclass(frozen=True)
-class SimulationResult:
-    """Times of every request and what they add up to.
-
-    Args:
-        table: columns of `COLUMNS`, one value per request (times in s, NaN where not reached).
-        duration_s: from the first arrival to the last event.
-        replicas: what each replica did.
-        accelerators: of all replicas that ever stood.
-        accelerator_s: accelerator-seconds that were held (for the cost).
-        intervals: gaps between tokens, pooled.
-        timelines: columns ``time_s``, ``queue``, ``batch``, ``kv_occupancy``, ``replicas``,
-            ``power_w``, ``accelerators``; empty where not asked for.
-        classes: SLO classes numbered by column ``tenant``.
-        pools: names numbered by column ``pool``.
-        warmup_s: requests that arrive before are left out of the figures.
-        complete: False where a time limit ended the run.
-    """
-
-    table: dict[str, np.ndarray]
-    duration_s: float
-    replicas: list[ReplicaUse]
-    accelerators: int
-    accelerator_s: float
-    intervals: IntervalCounter
-    timelines: dict[str, np.ndarray] = field(default_factory=dict)
-    classes: tuple[SloClass, ...] = (SloClass(),)
-    pools: tuple[str, ...] = ("default",)
-    warmup_s: float = 0.0
-    complete: bool = True
-
-    def __len__(self) -> int:
-        return len(self.table["arrival"])
-
-    @property
-    def counted(self) -> np.ndarray:
-        """Mask of the finished requests that arrived after the warm-up."""
-        done = self.table["status"] == FINISHED
-        return done & (self.table["arrival"] >= self.warmup_s)
-
-    def latency(self, name: str) -> np.ndarray:
-        """Return ``ttft_s``, ``tpot_s``, ``e2e_s`` or ``queue_s`` of every request; NaN if none.
-
-        TPOT is (E2E - TTFT) / (output - 1), and undefined for a single token.
-        """
-        t = self.table
-        with np.errstate(invalid="ignore", divide="ignore"):
-            if name == "ttft_s":
-                return t["first_token"] - t["arrival"]
-            if name == "e2e_s":
-                return t["finished"] - t["arrival"]
-            if name == "queue_s":
-                return t["scheduled"] - t["arrival"]
-            if name == "tpot_s":
-                gaps = np.where(t["output"] > 1, t["output"] - 1, np.nan)
-                return (t["finished"] - t["first_token"]) / gaps
-        raise InputError(f"unknown latency '{name}'; known: ttft_s, tpot_s, e2e_s, queue_s")
-
-    def statistics(self, name: str, mask: np.ndarray | None = None) -> dict[str, float]:
-        """Return ``mean``, ``p50``, ``p90`` and ``p99`` of a latency over counted requests."""
-        if name == "itl_s":
-            count = self.intervals.count
-            mean = self.intervals.total_s / count if count else math.nan
-            marks = self.intervals.quantiles([p / 100 for p in PERCENTILES])
-            return {"mean": mean, "p50": marks[0], "p90": marks[1], "p99": marks[2]}
-        values = self.latency(name)[self.counted if mask is None else self.counted & mask]
-        values = values[np.isfinite(values)]
-        if not len(values):
-            return dict.fromkeys(("mean", "p50", "p90", "p99"), math.nan)
-        marks = np.percentile(values, PERCENTILES)
-        return {"mean": float(values.mean())} | {
-            f"p{p:g}": float(m) for p, m in zip(PERCENTILES, marks, strict=True)
-        }
-
-    def interval(self, name: str, statistic: str = "mean") -> tuple[float, float]:
-        """Return the 90 % confidence interval of a statistic of a latency, by batch means."""
-        values = self.latency(name)[self.counted]
-        return batch_interval(values[np.isfinite(values)], statistic)
-
-    def meets(self, slo: SloClass) -> np.ndarray:
-        """Return which requests meet every target; a single token meets any TPOT."""
-        tpot = np.nan_to_num(self.latency("tpot_s"), nan=0.0)
-        with np.errstate(invalid="ignore"):
-            met = (self.latency("ttft_s") <= slo.ttft_s) & (tpot <= slo.tpot_s)
-            return met & (self.latency("e2e_s") <= slo.e2e_s) & (self.table["status"] == FINISHED)
-
-    def goodput(self, slo: SloClass, mask: np.ndarray | None = None) -> float:
-        """Return the requests per second that finish and meet every target."""
-        met = self.meets(slo) & (self.table["arrival"] >= self.warmup_s)
-        if mask is not None:
-            met &= mask
-        span = self.duration_s - self.warmup_s
-        return float(met.sum() / span) if span > 0 else 0.0
-
-    @property
-    def utilisation(self) -> float:
-        """Share of the time that replicas stood ready in which they computed."""
-        up = sum(use.up_s for use in self.replicas)
-        return sum(use.busy_s for use in self.replicas) / up if up > 0 else 0.0
-
-    @property
-    def energy_j(self) -> float:
-        """Energy of all replicas; 0 where no power was given."""
-        return sum(use.energy_j for use in self.replicas)
-
-    def counts(self) -> dict[str, int]:
-        """Return the number of requests by status."""
-        found = np.bincount(self.table["status"], minlength=len(STATUS_NAMES))
-        return dict(zip(STATUS_NAMES, found.tolist(), strict=True))
+class SimulationResult(Record):
+    """Times of every request and what they add up to; see `Record` for the fields."""
 
     def summary(self) -> dict[str, Any]:
         """Return all figures of the run as plain numbers (s, tokens, requests/s)."""
-        table, done = self.table, self.counted
-        span = max(self.duration_s - self.warmup_s, 1e-300)
-        busy = sum(use.busy_s for use in self.replicas) or math.nan
-        figures: dict[str, Any] = {
-            name: self.statistics(name)
-            for name in ("ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s")
-        }
-        counts = self.counts()
-        return figures | {
-            "requests": len(self),
-            "finished": counts["finished"],
-            "rejected": counts["rejected"],
-            "timed_out": counts["timed out"],
-            "failed": counts["failed"],
-            "unserved": counts["unborn"] + counts["waiting"] + counts["running"],
-            "duration_s": self.duration_s,
-            "requests_per_s": float(done.sum() / span),
-            "input_tokens_per_s": float(table["prompt"][done].sum() / span),
-            "output_tokens_per_s": float(table["output"][done].sum() / span),
-            "utilisation": self.utilisation,
-            "mean_batch": sum(u.mean_batch * u.busy_s for u in self.replicas) / busy,
-            "kv_occupancy": sum(u.kv_occupancy * u.busy_s for u in self.replicas) / busy,
-            "preemptions": int(table["preemptions"].sum()),
-            "retries": int(table["retries"].sum()),
-            "prefix_hit_share": float(table["cached"].sum() / max(1, table["prompt"].sum())),
-            "accelerators": self.accelerators,
-            "accelerator_s": self.accelerator_s,
-            "energy_j": self.energy_j,
-            "complete": self.complete,
-            "classes": self._by_class(),
-        }
+        return summary_of(self)
 
-    def _by_class(self) -> dict[str, dict[str, Any]]:
-        found = {}
-        for number, slo in enumerate(self.classes):
-            mask = self.table["tenant"] == number
-            offered = int(mask.sum())
-            found[slo.name] = {
-                "requests": offered,
-                "output_tokens": int(self.table["generated"][mask].sum()),
-                "goodput_per_s": self.goodput(slo, mask),
-                "attainment": float(self.meets(slo)[mask].sum() / offered) if offered else 0.0,
-                "ttft_s": self.statistics("ttft_s", mask),
-                "tpot_s": self.statistics("tpot_s", mask),
-                "e2e_s": self.statistics("e2e_s", mask),
-            }
-        return found
+    def write_requests(self, path: Path | str, **more: np.ndarray) -> Path:
+        """Write one row per request as CSV, or as Parquet where the name ends so.
 
-    def lost(self) -> np.ndarray:
-        """Return the mask of requests that were rejected, timed out or failed."""
-        return np.isin(self.table["status"], (REJECTED, TIMED_OUT, FAILED))
-
-    def write_requests(self, path: Path | str) -> Path:
-        """Write the table of requests as CSV, or as Parquet where the name ends so."""
-        path = Path(path)
+        Args:
+            path: of the file.
+            more: further columns, one value a request.
+        """
         columns = {name: self.table[name] for name in COLUMNS}
+        columns["tenant"] = np.array([slo.name for slo in self.classes])[columns["tenant"]]
+        columns["pool"] = np.array(self.pools)[columns["pool"]]
         columns["status"] = np.array(STATUS_NAMES)[columns["status"]]
         for name in ("ttft_s", "tpot_s", "e2e_s"):
             columns[name] = self.latency(name)
-        if path.suffix == ".parquet":
-            return write_atomically(path, _parquet(columns))
-        return write_atomically(path, _csv(columns))
+        return write_columns(path, columns | more)
 
     def write_timelines(self, path: Path | str) -> Path:
-        """Write the timelines as CSV."""
-        return write_atomically(path, _csv(self.timelines))
+        """Write the timelines as CSV, or as Parquet where the name ends so."""
+        return write_columns(path, self.timelines)
+
+
+def write_columns(path: Path | str, columns: dict[str, np.ndarray]) -> Path:
+    """Write columns as CSV, or as Parquet where the name ends so; atomically.
+
+    Raises:
+        InputError: Parquet, and pyarrow is not installed.
+    """
+    path = Path(path)
+    return write_atomically(path, _parquet(columns) if path.suffix == ".parquet" else _csv(columns))
 
 
 def _csv(columns: dict[str, np.ndarray]) -> str:

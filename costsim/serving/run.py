@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from costsim.errors import InputError
 from costsim.serving.fleet import Fleet, simpy_process
 from costsim.serving.intervals import IntervalCounter
 from costsim.serving.results import COLUMNS, ReplicaUse, SimulationResult
@@ -64,9 +64,8 @@ def drive(
     if until_s != float("inf"):
         end = done | env.timeout(max(0.0, until_s - env.now))
     env.run(until=end)
-    fleet.now = max(fleet.now, min(until_s, fleet.now)) if fleet.finished else max(
-        fleet.now, env.now
-    )
+    if not fleet.finished:
+        fleet.now = max(fleet.now, env.now)
     if progress is not None:
         progress(fleet.now, fleet.done, len(fleet.requests))
     return sampler, not stopped[0]
@@ -97,18 +96,62 @@ def collect(
             ReplicaUse(
                 replica.pool.name, spec.role, busy, replica.batch_s * per_busy,
                 replica.block_s * per_busy / replica.blocks, replica.steps,
-                replica.prompt_tokens, up, energy,
+                replica.prompt_tokens, up, energy, spec.kind, spec.accelerators,
             )
         )  # fmt: skip
         accelerators += spec.accelerators
         held += spec.accelerators * up
     start = float(table["arrival"].min())
+    if warmup_s and float(table["arrival"].max()) < start + warmup_s:
+        raise InputError(f"warmup_s = {warmup_s:g}: no request arrives later; none would be left")
     return SimulationResult(
         table, float(fleet.now) - start, uses, accelerators, held, gaps,
         sampler.columns() if sampler else {}, traffic.classes, traffic.pools, warmup_s, complete,
     )  # fmt: skip
 
 
-def percentile_table(results: list[SimulationResult], name: str) -> np.ndarray:
-    """Return mean, p50, p90 and p99 of a latency, one row per run."""
-    return np.array([list(result.statistics(name).values()) for result in results])
+@dataclass
+class WarmUp:
+    """Has replicas forget what they did before a time.
+
+    Args:
+        at_s: simulated time at which figures begin.
+    """
+
+    at_s: float
+    next_time: float = float("inf")
+    over: bool = False
+
+    def begin(self, fleet: Fleet, now: float) -> None:
+        """Plan the end of the warm-up."""
+        self.next_time = float("inf") if self.over else max(now, self.at_s)
+
+    def act(self, fleet: Fleet, now: float) -> None:
+        """End the warm-up."""
+        for replica in fleet.replicas:
+            replica.forget(now)
+        self.over, self.next_time = True, float("inf")
+
+
+def with_warmup(controllers: Sequence[Any], traffic: Traffic, warmup_s: float) -> list[Any]:
+    """Return controllers and, where there is a warm-up, the one that ends it.
+
+    Args:
+        controllers: of the fleet.
+        traffic: whose first arrival the warm-up counts from.
+        warmup_s: length; it must be shorter than the traffic.
+
+    Raises:
+        InputError: nothing would be left.
+    """
+    if not 0 <= warmup_s < float("inf"):
+        raise InputError(f"warmup_s = {warmup_s}: must be finite and not negative")
+    if not warmup_s:
+        return list(controllers)
+    first, last = float(traffic.arrival[0]), float(traffic.arrival[-1])
+    if first + warmup_s > last and traffic.sessions is None:
+        raise InputError(
+            f"warmup_s = {warmup_s:g}: the last request arrives after {last - first:.4g} s, so "
+            "that none would be left"
+        )
+    return [*controllers, WarmUp(first + warmup_s)]

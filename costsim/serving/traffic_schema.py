@@ -14,6 +14,7 @@ from costsim.loading import validate
 from costsim.serving import arrivals
 from costsim.serving.arrivals import DAY_S
 from costsim.serving.flow import Sessions, SloClass, Traffic, from_trace, generated
+from costsim.serving.table_types import Rate, Seconds
 from costsim.serving.traces import read_trace
 
 
@@ -23,10 +24,10 @@ class ClassTable(BaseModel):
     model_config = ConfigDict(extra="forbid")
     name: str
     share: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    ttft_s: float = Field(default=float("inf"), gt=0)
-    tpot_s: float = Field(default=float("inf"), gt=0)
-    e2e_s: float = Field(default=float("inf"), gt=0)
-    timeout_s: float = Field(default=float("inf"), gt=0)
+    ttft_s: Seconds = Field(default=float("inf"), gt=0)
+    tpot_s: Seconds = Field(default=float("inf"), gt=0)
+    e2e_s: Seconds = Field(default=float("inf"), gt=0)
+    timeout_s: Seconds = Field(default=float("inf"), gt=0)
     priority: int = 0
 
 
@@ -35,7 +36,7 @@ class SessionTable(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     turns: int = Field(default=0, ge=0)
-    think_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    think_s: Seconds = Field(default=0.0, ge=0, allow_inf_nan=False)
     users: int = Field(default=0, ge=0)
     prompt_tokens: int = Field(default=0, ge=0)
     output_tokens: int = Field(default=0, ge=0)
@@ -51,23 +52,27 @@ class TrafficTable(BaseModel):
     format: Literal["auto", "azure", "burstgpt", "csv", "mooncake", "sharegpt"] = "auto"
     sort: bool = False
     arrivals: Literal["trace", "poisson", "gamma", "mmpp", "diurnal", "weekly", "curve"] = "trace"
-    rate: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    rate: Rate = Field(default=0.0, ge=0, allow_inf_nan=False)
     scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     cv: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     rates: list[float] = []
-    stays_s: list[float] = []
+    stays_s: list[Seconds] = []
     curve: list[float] = []
-    period_s: float = Field(default=DAY_S, gt=0, allow_inf_nan=False)
+    period_s: Seconds = Field(default=DAY_S, gt=0, allow_inf_nan=False)
     low: float = Field(default=0.4, ge=0, le=1)
     peak_hour: float = Field(default=14.0, ge=0, le=24)
     weekend: float = Field(default=0.6, ge=0, allow_inf_nan=False)
     requests: int = Field(default=0, ge=0, le=100_000_000)
-    duration_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    duration_s: Seconds = Field(default=0.0, ge=0, allow_inf_nan=False)
     input_tokens: int = Field(default=0, ge=0)
     output_tokens: int = Field(default=0, ge=0)
     length_cv: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     images: int = Field(default=0, ge=0)
     image_tokens: int = Field(default=0, ge=0)
+    image_height: int = Field(default=1024, ge=1)
+    image_width: int = Field(default=1024, ge=1)
+    prefix_tokens: int = Field(default=0, ge=0)
+    prefixes: int = Field(default=1, ge=1)
     classes: list[ClassTable] = []
     sessions: SessionTable | None = None
 
@@ -103,6 +108,10 @@ def build(table: dict[str, Any], folder: Path, seed: int) -> Traffic:
         tokens = flow.prompt + keys.images * keys.image_tokens
         images = np.full(len(flow), keys.images)
         flow = replace(flow, prompt=tokens, columns=flow.columns | {"images": images})
+    if keys.prefix_tokens:
+        shared = {"prefix_tokens": np.full(len(flow), keys.prefix_tokens),
+                  "prefix_group": np.arange(len(flow)) % keys.prefixes}  # fmt: skip
+        flow = replace(flow, columns=flow.columns | shared)
     if keys.classes:
         flow = flow.in_classes([SloClass(**c.model_dump()) for c in keys.classes], seed)
     if keys.sessions is not None:

@@ -11,8 +11,8 @@ import costsim
 from costsim.engine.deployment import Deployment, deploy
 from costsim.engine.layout import Layout
 from costsim.planning.plan_run_bill import bill_of_run, usage_of_run
-from costsim.serving.controllers import Failures
 from costsim.serving.engine_cost import replica_of
+from costsim.serving.faults import Failures
 from costsim.serving.results import SimulationResult
 from costsim.serving.simulation import simulate
 from costsim.serving.traffic import generated

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from costsim.serving.controllers import Autoscaler, Failures, RollingRestart
+from costsim.serving.controllers import Autoscaler
+from costsim.serving.faults import Failures, RollingRestart
 from costsim.serving.fleet import Admission, Link, ReplicaSpec
 from costsim.serving.results import SimulationResult
 from costsim.serving.routers import ROUTERS

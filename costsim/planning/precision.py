@@ -1,20 +1,22 @@
-"""From what stands on the command line to objects."""
+"""From names of data types, as a user gives them, to the precision of a deployment."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from costsim.engine.precision import Precision
+from costsim.dtypes import bytes_per_element
+from costsim.engine.precision import Precision
+from costsim.models.loader import load_model
 
 
 def precision_from(model: str, weights: str | None, kv: str | None) -> Precision | None:
-    """Return the precision of --precision and --kv, None for the checkpoint's own."""
-    from costsim.dtypes import bytes_per_element
-    from costsim.engine.precision import Precision
-    from costsim.models.loader import load_model
+    """Return the precision of the types of weights and KV cache; None for the checkpoint's own.
 
+    Args:
+        model: name, whose checkpoint says what is not given.
+        weights: data type of all weights but the head.
+        kv: data type of the KV cache.
+    """
     if weights is None and kv is None:
         return None
     if weights is None:
