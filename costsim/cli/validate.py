@@ -8,14 +8,20 @@ from typing import Any
 import click
 
 from costsim.cli.options import complete_hardware, emit, output_options
+from costsim.cli.validate_all import everything, published
 
 
-@click.group("validate")
-def command() -> None:
+@click.group("validate", invoke_without_command=True)
+@click.pass_context
+def command(ctx: click.Context) -> None:
     """Compare predictions with measurements: kernels, engine, servers, published points.
+
+    Without a subcommand every comparison runs (``costsim validate all``).
 
     Example: costsim validate silicon --output out/validation
     """
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(everything)
 
 
 @command.command("kernels")
@@ -88,3 +94,7 @@ def serving(folders: tuple[Path, ...], as_json: bool, output: Path | None) -> No
 
     data = {folder.name: replay(folder).rows() for folder in folders}
     emit(data, lambda: serving_table(data), as_json, output, "serving")
+
+
+command.add_command(everything)
+command.add_command(published)

@@ -21,6 +21,7 @@ from costsim.serving.scheduler import Scheduler
 from costsim.serving.step_cost import Chunk, DecodeLine
 
 _USUAL_CONTEXT = 1024.0
+_ENDLESS_TOKENS = 1e9
 
 
 class Grid:
@@ -170,7 +171,8 @@ def replica_of(
         DoesNotFitError: the weights leave no room for a KV cache.
     """
     budget = memory_budget(deployment)
-    room = int(np.max(budget.kv_capacity_tokens))
+    # A cache of sliding windows alone has no end in tokens: requests bound it.
+    room = int(min(float(np.max(budget.kv_capacity_tokens)), _ENDLESS_TOKENS))
     if not bool(np.all(budget.fits)) or room < deployment.settings.kv_block_tokens:
         raise DoesNotFitError(
             f"{deployment.model.name} does not fit on {int(deployment.accelerators)} x "

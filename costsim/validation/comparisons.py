@@ -1,0 +1,195 @@
+"""Every comparison that the project has, each with its points, its aims and its peers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from costsim.errors import InputError
+from costsim.loading import read_toml
+from costsim.validation.comparison import Aim, ComparedPoint, Comparison, summarise
+
+PEERS = Path(__file__).with_name("peers.toml")
+PUBLISHED_CSV = Path("published") / "serving.csv"
+Progress = Callable[[int, int, str], None]
+
+
+def peers_of(key: str) -> list[tuple[str, str, str]]:
+    """Return what other programs reach on a comparison's figures: (program, figure, value)."""
+    return [(row["program"], row["figure"], row["value"])
+            for row in read_toml(PEERS)["peers"] if row["comparison"] == key]
+
+
+def kernels(data: Path | None, progress: Progress | None = None) -> Comparison:
+    """Return held-out kernels of every shipped calibration, and tables of other projects."""
+    from costsim.kernels.store import read_calibration, shipped_calibrations
+    from costsim.validation.kernels import held_out_rows
+
+    rows: list[Sequence[str]] = []
+    reached = judged = 0
+    for name in shipped_calibrations():
+        for r in held_out_rows(read_calibration(name)):
+            judged += r["target"] is not None
+            reached += bool(r["reached"])
+            rows.append((name, r["operator"], r["variant"], r["engine"], str(r["rows"]),
+                         *(f"{100 * r[k]:.1f} %" for k in ("median", "p90", "bias")),
+                         f"{100 * r['coverage']:.0f} %" if r["coverage"] is not None else "–",
+                         "–" if r["target"] is None else "yes" if r["reached"] else "no"))
+    columns = ("calibration", "operator", "kernel", "engine", "rows", "median", "p90", "bias",
+               "in 90 %", "aim reached")
+    points = _vidur(data / "kernels") if data is not None else []
+    aims = [Aim(f"share of {judged} kernel tables whose held-out median and p90 reach their aims",
+                reached / max(judged, 1), 0.9, least=True)]
+    return Comparison(
+        "kernels", "Kernels",
+        "Rows that the fit has never seen, by kernel table of aiconfigurator-core; and, where they "
+        "are at hand, kernel tables of Vidur on an A100 against the calibration from others' rows.",
+        points=points, aims=aims, classes=("operator", "kernel"), peers=peers_of("kernels"),
+        tables={"Held-out rows of every calibration": (columns, rows)})
+
+
+def _vidur(folder: Path) -> list[ComparedPoint]:
+    from costsim.hardware.loader import load_hardware
+    from costsim.validation.tables import kernel_errors
+
+    found = []
+    for path in sorted(folder.glob("vidur_a100*.csv")):
+        for k in kernel_errors(load_hardware("a100_sxm_80gb"), path):
+            for i, (m, p, e) in enumerate(zip(k.measured_s, k.predicted_s, k.log_error,
+                                              strict=True)):
+                found.append(ComparedPoint(
+                    f"{path.stem} {k.operator} {i}", "kernel_s", float(p), float(m), float(e),
+                    {"operator": k.operator, "kernel": k.variant or k.operator},
+                    source=f"Vidur, {path.name}", explanation=_short(float(m))))
+    return found
+
+
+def _short(measured_s: float) -> str:
+    if measured_s < 2e-5:
+        return "a kernel of a few microseconds: the launch that the two harnesses count differs"
+    return "not explained; the interval stands for it"
+
+
+def silicon(data: Path | None, progress: Progress | None = None) -> Comparison:
+    """Return the measured serving points of aiconfigurator-core that were never fitted on."""
+    from costsim.validation.silicon_comparison import comparison
+
+    return comparison(peers_of("silicon"), _named(progress, "serving points"))
+
+
+def serving(data: Path | None, progress: Progress | None = None) -> Comparison:
+    """Return replays of real vLLM servers from their kernel profiles."""
+    from costsim.validation.serving import replay
+
+    about = ("Two real vLLM servers, request by request: the same arrivals and lengths in the "
+             "simulator, with kernel times of a profile; nothing is fitted to the requests.")
+    folders = sorted((data / "serving").glob("rtxpro6000-*")) if data is not None else []
+    if not folders:
+        return Comparison("serving", "Real servers", about,
+                          skipped="the folder serving/ of measured runs is not at hand (--data)")
+    published = read_toml(Path(__file__).with_name("serving_published.toml"))
+    points, theirs = [], []
+    for k, folder in enumerate(folders):
+        for row in replay(folder).rows():
+            name = f"{row['figure']} {row['statistic']}".strip()
+            points.append(ComparedPoint(
+                f"{folder.name} {name}", row["figure"], row["predicted"], row["measured"],
+                math.nan, {"server": folder.name, "statistic": row["statistic"] or "whole run"},
+                source="LLMServingSim repository, vllm_requests.jsonl",
+                explanation="of a run of 300 requests; its own repetition is not known"))
+            error = published["errors"].get(folder.name, {}).get(name)
+            if error is not None:
+                theirs.append(("LLMServingSim", f"{folder.name} {name}", f"{error:+.1f} %"))
+        if progress:
+            progress(k + 1, len(folders), "servers")
+    latency = [p for p in points if p.quantity in ("ttft_s", "tpot_s", "e2e_s")
+               and p.classes["statistic"] == "mean"]
+    tpot = [p for p in latency if p.quantity == "tpot_s"]
+    ttft = [p for p in latency if p.quantity == "ttft_s"]
+    aims = [Aim("largest error of mean TPOT", max(abs(p.relative) for p in tpot), 0.03),
+            Aim("largest error of mean TTFT", max(abs(p.relative) for p in ttft), 0.136)]
+    return Comparison("serving", "Real servers", about, points=points, aims=aims,
+                      classes=("server", "statistic"), peers=theirs)
+
+
+def published(data: Path | None, progress: Progress | None = None) -> Comparison:
+    """Return the project's table of published results."""
+    from costsim.validation.published import comparison
+
+    return comparison(progress=_named(progress, "published results"))
+
+
+def published_csv(data: Path | None, progress: Progress | None = None) -> Comparison:
+    """Return the collected table of published operating points, where it is at hand."""
+    from costsim.validation.published import KERNELS, comparison
+    from costsim.validation.published_csv import read_published
+
+    title = "Published results, the collected table"
+    path = None if data is None else data / PUBLISHED_CSV
+    if path is None or not path.is_file():
+        return Comparison("published_csv", title, "",
+                          skipped="the table published/serving.csv is not at hand (--data)")
+    points, left = read_published(path)
+    found = comparison(points, "published_csv", title, (KERNELS,),
+                       _named(progress, "collected table"))
+    from dataclasses import replace
+
+    return replace(found, left_out={**found.left_out, **left}, tables={})
+
+
+def training(data: Path | None, progress: Progress | None = None) -> Comparison:
+    """Return published training runs."""
+    from costsim.training.published import published_runs
+
+    runs = published_runs()
+    points = [ComparedPoint(
+        run.name, run.quantity, run.predicted, run.published, math.nan,
+        {"run": run.name.split(",")[0]}, source=run.source, assumed=run.layout,
+        explanation=run.apart or "not explained", counts=not run.apart) for run in runs]
+    counted = [p for p in points if p.counts]
+    return Comparison(
+        "training", "Training runs",
+        "Step times, accelerator hours and utilisation of published training runs; layouts as "
+        "published, or the search's where none is.",
+        points=points, classes=("run",),
+        aims=[Aim(f"median error of {len(counted)} figures", summarise(counted).median, 0.10)])
+
+
+def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(done, total, what)
+
+
+COMPARISONS: Mapping[str, Callable[[Path | None, Progress | None], Comparison]] = {
+    "kernels": kernels, "silicon": silicon, "published": published,
+    "published_csv": published_csv, "serving": serving, "training": training,
+}
+
+
+def compare_all(
+    data: Path | None = None, only: Sequence[str] = (), progress: Progress | None = None
+) -> list[Comparison]:
+    """Return every comparison, those whose data are absent with the reason.
+
+    Args:
+        data: folder of measurements (``kernels``, ``serving``, ``published``); None for none.
+        only: names of `COMPARISONS`; all where empty.
+        progress: called with (done, total, what).
+    """
+    found = []
+    for name, run in COMPARISONS.items():
+        if only and name not in only:
+            continue
+        try:
+            found.append(run(data, progress))
+        except InputError as error:
+            found.append(Comparison(name, name.capitalize(), "", skipped=str(error)))
+    return found
+
+
+def rows(found: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """Return all points of some comparisons as flat rows."""
+    return [{"comparison": c.key, **p.row()} for c in found for p in c.points]

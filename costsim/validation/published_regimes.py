@@ -1,0 +1,311 @@
+"""What an engine does in the regimes in which published figures are measured.
+
+Nothing here is fitted: figures of the engine presets that stem from serving points are put back to
+their neutral values, so that only the kernels' calibration and the documents' own facts are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from costsim.engine.deployment import Deployment, deploy
+from costsim.engine.layout import Layout
+from costsim.engine.memory import memory_budget, request_kv_bytes
+from costsim.engine.presets import load_settings, preset_sources
+from costsim.engine.search import Found, search
+from costsim.engine.settings import EngineSettings
+from costsim.engine.steady_state import operating_point
+from costsim.engine.step import step_time
+from costsim.engine.validity import check_layout
+from costsim.errors import DoesNotFitError, InputError
+from costsim.hardware.accelerator import Hardware
+from costsim.hardware.loader import load_hardware
+from costsim.kernels.calibration import Calibration
+from costsim.models.architecture import Attention, Model
+from costsim.models.loader import load_model
+from costsim.serving.arrivals import poisson
+from costsim.serving.engine_cost import replica_of
+from costsim.serving.results import SimulationResult
+from costsim.serving.simulation import simulate
+from costsim.serving.traffic import generated
+from costsim.validation.published_points import PublishedPoint
+
+KERNELS, ROOFLINE, ENGINE = "kernels", "roofline", "engine"
+CALIBRATIONS = {
+    KERNELS: "calibration of the kernels alone",
+    ROOFLINE: "no calibration: rooflines with typical efficiencies",
+    ENGINE: "kernels, and the engine's figures fitted to other serving points",
+}
+_NODE = 8
+_RATE_STEPS = 7
+_LIMIT_REQUESTS = 2000
+_LIMIT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A prediction of one published figure.
+
+    Args:
+        value: in the figure's unit.
+        log_error: standard deviation of log(actual / predicted).
+        layout: of a replica; batch: requests it runs at once.
+        bottleneck: of the step.
+    """
+
+    value: float
+    log_error: float
+    layout: str
+    batch: float
+    bottleneck: str = ""
+
+
+def without_fitted_figures(name: str) -> EngineSettings:
+    """Return an engine's preset with every figure that was fitted to serving points neutral.
+
+    The errors that the engine adds to those of its kernels stay: they make the interval.
+    """
+    defaults = {each.name: each.default for each in fields(EngineSettings)}
+    fitted = [setting for setting, source in preset_sources(name).items()
+              if source.startswith("fitted") and not setting.startswith("log_error")]
+    return load_settings(name, **{setting: defaults[setting] for setting in fitted})
+
+
+def settings_of(point: PublishedPoint, mode: str) -> EngineSettings:
+    """Return the engine's settings of a point: the preset with the document's facts."""
+    document = point.document
+    plain = (load_settings(document.engine) if mode == ENGINE
+             else without_fitted_figures(document.engine))
+    return replace(plain, memory_utilization=document.memory_utilization,
+                   max_num_seqs=document.most_requests, cuda_graphs=document.cuda_graphs)
+
+
+def model_of(point: PublishedPoint) -> Model:
+    """Return the model of a point, with full attention where the engine used no window."""
+    model = load_model(point.model)
+    if not point.full_attention:
+        return model
+    layers = tuple(
+        replace(each, mixer=replace(each.mixer, kind="full", window=0))
+        if isinstance(each.mixer, Attention) and each.mixer.kind == "sliding" else each
+        for each in model.layers)
+    return replace(model, layers=layers)
+
+
+class Case:
+    """A point with everything that predicts it; ``rate`` speeds the hardware up (a test's fault).
+
+    Args:
+        point: published.
+        mode: one of `CALIBRATIONS`.
+        rate: factor on the hardware's rates.
+    """
+
+    def __init__(self, point: PublishedPoint, mode: str = KERNELS, rate: float = 1.0) -> None:
+        self.point = point
+        self.model, self.settings = model_of(point), settings_of(point, mode)
+        self.hardware = _hardware(point.hardware, rate)
+        self.calibration = Calibration.roofline() if mode == ROOFLINE else None
+
+    def deploy(self, layout: Layout) -> Deployment:
+        """Return the deployment of one replica."""
+        check_layout(self.model, layout)
+        return deploy(self.model, self.hardware, layout, self.point.precision, self.settings,
+                      self.calibration)
+
+
+@lru_cache(maxsize=64)
+def _hardware(name: str, rate: float) -> Hardware:
+    return at_rate(load_hardware(name), rate)
+
+
+def at_rate(hardware: Hardware, rate: float) -> Hardware:
+    """Return hardware whose arithmetic, memory and links run at ``rate`` times their speed."""
+    if rate == 1.0:
+        return hardware
+    peaks = {dtype: flop * rate for dtype, flop in hardware.peak_flop_per_s.items()}
+    up, out = hardware.scale_up, hardware.scale_out
+    return replace(
+        hardware, peak_flop_per_s=peaks,
+        memory_bandwidth_bytes_per_s=hardware.memory_bandwidth_bytes_per_s * rate,
+        scale_up=replace(up, bandwidth_bytes_per_s=up.bandwidth_bytes_per_s * rate),
+        scale_out=replace(out, bandwidth_bytes_per_s=out.bandwidth_bytes_per_s * rate))
+
+
+def predict(case: Case) -> Predicted:
+    """Return the prediction of a point in its regime.
+
+    Raises:
+        InputError: the model does not fit, or the point lacks what its regime needs.
+    """
+    return _REGIMES[case.point.regime](case)
+
+
+def _fitting(deployment: Deployment, context: float) -> int:
+    """Return the requests of full length that the cache of one attention group holds.
+
+    TensorRT-LLM admits only what can run to its end (GUARANTEED_NO_EVICT is the default).
+    """
+    budget = memory_budget(deployment)
+    each = float(np.max(np.asarray(request_kv_bytes(deployment, context))))
+    most = int(float(np.max(budget.kv_cache_bytes)) // each) if np.all(budget.fits) else 0
+    if most < 1:
+        raise DoesNotFitError(f"{deployment.model.name} does not fit with {context:.0f} tokens on "
+                              f"{deployment.layout} x {deployment.hardware.name}")
+    return min(most, deployment.settings.max_num_seqs)
+
+
+def _run(
+    deployment: Deployment, case: Case, arrivals: np.ndarray, running: int
+) -> SimulationResult:
+    """Return the simulation of a replica; ``running`` requests at once on each of its ranks."""
+    isl, osl = (max(1, round(x)) for x in (case.point.isl, case.point.osl))
+    stages = int(deployment.layout.pp)
+    spec = replica_of(deployment, max_context=isl + osl, max_num_seqs=max(running // stages, 1))
+    many = len(arrivals)
+    return simulate(spec, generated(arrivals, np.full(many, isl), np.full(many, osl)))
+
+
+def _result(case: Case, deployment: Deployment, value: float, batch: float) -> Predicted:
+    """Return a prediction with the interval of the steady state at its batch."""
+    point = operating_point(deployment, max(batch, 1.0), case.point.isl, case.point.osl)
+    error = {"ttft_s": point.log_error_ttft, "tpot_s": point.log_error_tpot}.get(
+        case.point.quantity, point.log_error_throughput)
+    return Predicted(value, float(error), str(deployment.layout), batch, str(point.bottleneck))
+
+
+def _replica(case: Case) -> Deployment:
+    if case.point.layout is None:
+        raise InputError(f"{case.point.id}: this regime needs a layout")
+    return case.deploy(case.point.layout)
+
+
+def _value(case: Case, run: SimulationResult) -> float:
+    """Return the point's quantity in a simulated run."""
+    point = case.point
+    if point.quantity == "output_tokens_per_s":
+        return len(run) * point.osl / float(np.max(run.latency("e2e_s")))
+    return float(np.nanmean(run.latency(point.quantity)))
+
+
+def _burst(case: Case) -> Predicted:
+    deployment, point = _replica(case), case.point
+    running, ranks = _fitting(deployment, point.isl + point.osl), int(deployment.layout.dp)
+    requests = int(point.requests or running * ranks)
+    run = _run(deployment, case, np.zeros(requests), running)
+    return _result(case, deployment, _value(case, run), min(running * ranks, requests))
+
+
+def _static(case: Case) -> Predicted:
+    """Return a batch that is read together and decoded to its end, nothing joining it."""
+    deployment, point = _replica(case), case.point
+    batch = float(point.batch or 1.0)
+    first = float(step_time(deployment, prefill_requests=batch,
+                            prefill_tokens=point.isl).seconds)
+    each = float(step_time(deployment, decode_requests=batch,
+                           decode_context=point.isl + 0.5 * point.osl).seconds)
+    total = first + (point.osl - 1.0) * each
+    values = {"ttft_s": first, "tpot_s": each, "output_tokens_per_s": batch * point.osl / total}
+    return _result(case, deployment, values[point.quantity], batch)
+
+
+def _online(case: Case) -> Predicted:
+    deployment, point = _replica(case), case.point
+    running = _fitting(deployment, point.isl + point.osl)
+    arrivals = poisson(float(point.rate or 1.0), int(point.requests or 500),
+                       np.random.default_rng(0))
+    run = _run(deployment, case, arrivals, running)
+    in_flight = min(float(np.nanmean(run.latency("e2e_s"))) * float(point.rate or 1.0),
+                    running * int(deployment.layout.dp))
+    return _result(case, deployment, _value(case, run), in_flight)
+
+
+def _search(case: Case, most: int, ttft_s: float, tpot_s: float) -> Found:
+    point = case.point
+    return search(case.model, case.hardware, point.isl, point.osl, most, ttft_s, tpot_s,
+                  [point.precision], case.settings, calibration=case.calibration)
+
+
+def _best(
+    case: Case, ttft_s: float = np.inf, tpot_s: float = np.inf
+) -> tuple[Deployment, int, float]:
+    """Return the best replica within a node, how many fit the accelerators, and its batch."""
+    point = case.point
+    try:
+        found = _search(case, min(point.accelerators, _NODE), ttft_s, tpot_s)
+    except DoesNotFitError:
+        found = _search(case, point.accelerators, ttft_s, tpot_s)
+    if point.layout is not None:
+        wanted = point.layout
+        same = ((found.tp == wanted.tp) & (found.pp == wanted.pp) & (found.ep == wanted.ep)
+                & (found.dp == wanted.dp))
+        found = replace(found, meets=found.meets & same)
+    best = found.best()
+    deployment = found.at(best)
+    return (deployment, point.accelerators // int(deployment.accelerators),
+            float(found.batch[best]))
+
+
+def _saturated(case: Case) -> Predicted:
+    deployment, replicas, batch = _best(case)
+    point = operating_point(deployment, batch, case.point.isl, case.point.osl)
+    return _result(case, deployment, float(point.output_tokens_per_s) * replicas, batch)
+
+
+def _limits(case: Case) -> Predicted:
+    """Return the highest Poisson rate at which the 99th percentiles stay within the limits."""
+    point = case.point
+    if point.ttft_p99_s is None or point.tpot_p99_s is None:
+        raise InputError(f"{point.id}: this regime needs limits of latency")
+    deployment, replicas, batch = _best(case, ttft_s=point.ttft_p99_s, tpot_s=point.tpot_p99_s)
+    most = float(operating_point(deployment, batch, point.isl, point.osl).requests_per_s)
+    running = _fitting(deployment, point.isl + 0.5 * point.osl)
+    random = np.random.default_rng(0)
+    many = int(np.clip(_LIMIT_SECONDS * most, 200, _LIMIT_REQUESTS))
+    gaps = poisson(1.0, many, random)
+    low, high = 0.3, 1.1
+    for _ in range(_RATE_STEPS):
+        middle = 0.5 * (low + high)
+        run = _run(deployment, case, gaps / (middle * most), running)
+        ttft, tpot = (run.statistics(name)["p99"] for name in ("ttft_s", "tpot_s"))
+        held = ttft <= point.ttft_p99_s and tpot <= point.tpot_p99_s
+        low, high = (middle, high) if held else (low, middle)
+    return _result(case, deployment, low * most * replicas * point.osl, batch)
+
+
+def _prefill(case: Case) -> Predicted:
+    """Return a step that reads ``batch`` prompts, or the rate of prompt tokens."""
+    deployment, point = _replica(case), case.point
+    batch = float(point.batch or deployment.settings.max_num_batched_tokens
+                  * float(deployment.layout.dp) / point.isl)
+    step = step_time(deployment, prefill_requests=batch, prefill_tokens=point.isl)
+    seconds = float(step.seconds)
+    value = batch * point.isl / seconds if point.throughput else seconds
+    return Predicted(value, float(np.hypot(step.log_error, deployment.settings.log_error_ttft)),
+                     str(deployment.layout), batch, _bottleneck(step))
+
+
+def _decode(case: Case) -> Predicted:
+    """Return a decode step of ``batch`` requests at context ISL + OSL/2, or its token rate."""
+    deployment, point = _replica(case), case.point
+    batch = float(point.batch or 1.0)
+    step = step_time(deployment, decode_requests=batch, decode_context=point.isl + 0.5 * point.osl)
+    seconds = float(step.seconds)
+    return Predicted(batch / seconds if point.throughput else seconds,
+                     float(np.hypot(step.log_error, deployment.settings.log_error_tpot)),
+                     str(deployment.layout), batch, _bottleneck(step))
+
+
+def _bottleneck(step: Any) -> str:
+    return str(max(step.by_resource, key=lambda name: float(np.max(step.by_resource[name]))))
+
+
+_REGIMES: dict[str, Callable[[Case], Predicted]] = {
+    "burst": _burst, "static": _static, "online": _online, "saturated": _saturated,
+    "limits": _limits, "prefill": _prefill, "decode": _decode,
+}
