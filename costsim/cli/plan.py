@@ -7,42 +7,22 @@ from typing import Any
 
 import click
 
-from costsim.cli.options import (
-    PositiveNumber,
-    complete_hardware,
-    complete_model,
-    emit,
-    output_options,
-    request_options,
-    target_options,
-)
-
-_TERMS = ("on_demand", "spot", "reserved_1y", "reserved_3y", "owned")
+from costsim.cli.options import PositiveNumber, emit, output_options
+from costsim.cli.plan_inputs import plan_inputs, terms_options, what_options
 
 
 @click.command("plan")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
-@click.option("--model", shell_complete=complete_model, help="Model, in place of a file.")
-@click.option("--hardware", shell_complete=complete_hardware,
-              help="Candidates, such as h100_sxm,h200_sxm; 'h100_sxm:16' limits the chips.")
-@click.option("--rate", help="Requests per second, or 24 or 168 of them by hour: 10,12,…")
-@click.option("--trace", type=click.Path(path_type=Path), help="Trace, in place of a rate.")
-@request_options
-@target_options
-@click.option("--p99/--mean", "tails", default=True, show_default=True,
-              help="Targets hold for 99 % of requests, or for the mean.")
-@click.option("--terms", default="on_demand,reserved_1y,reserved_3y", show_default=True,
-              help=f"Of {', '.join(_TERMS)}.")
-@click.option("--spare", type=PositiveNumber(whole=True, zero=True),
-              help="Replicas of each pool that may fail (N+1: 1).")
-@click.option("--zones", type=PositiveNumber(whole=True), help="One zone of so many may be lost.")
-@click.option("--budget", type=PositiveNumber(), help="$ a month, at most.")
-@click.option("--power", type=PositiveNumber(), help="W of IT power, at most.")
+@what_options
+@terms_options
 @click.option("--check/--no-check", default=True, show_default=True,
               help="Simulate the plan and repair it until targets hold.")
 @click.option("--uncertainty", is_flag=True, help="Intervals, probability, what to measure next.")
 @click.option("--draws", type=PositiveNumber(whole=True), default=4096, show_default=True,
               help="Draws of --uncertainty.")
+@click.option("--vary", multiple=True, metavar="NAME=LOW..HIGH",
+              help="Range of an input for --uncertainty, a factor on it: "
+                   "'price of h100_sxm=0.8..1.2', 'traffic growth=1..1.5'.")
 @click.option("--robust", type=click.FloatRange(0.5, 0.999),
               help="The cheapest plan that holds in this share of the draws, such as 0.95.")
 @click.option("--seed", type=PositiveNumber(whole=True, zero=True), help="Of simulation and draws.")
@@ -58,7 +38,9 @@ def command(file: Path | None, as_json: bool, output: Path | None, **options: An
     \b
     Examples:
       costsim plan --model llama-3.1-70b --hardware h100_sxm,h200_sxm --rate 20 --ttft 2s --tpot 50ms
-      costsim plan plan.toml --uncertainty --output out/
+      costsim plan --model llama-3.1-8b --hardware l40s,h100_sxm:8 --users 10000 --ttft 1s --tpot 40ms
+      costsim plan --model qwen3-32b --hardware h100_sxm --rate 8..14 --isl 800..1500 --uncertainty
+      costsim plan plan.toml --robust 0.95 --output out/
     """  # noqa: E501
     from dataclasses import replace
 
@@ -66,7 +48,7 @@ def command(file: Path | None, as_json: bool, output: Path | None, **options: An
     from costsim.planning.plan import plan_demands, rechecked
     from costsim.planning.study import opened
 
-    demands, models, hardware, settings = _inputs(file, options)
+    demands, models, hardware, settings = plan_inputs(file, options)
     say = None if as_json else _progress()
     executor = make_executor(options["dask"], options["workers"])
     try:
@@ -86,62 +68,6 @@ def command(file: Path | None, as_json: bool, output: Path | None, **options: An
     emit(found.as_dict(), lambda: _table(found), as_json, output, "plan")
     if output is not None:
         _write(found, output)
-
-
-def _inputs(file: Path | None, options: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
-    """Return demands, models, hardware and options of a file or of the options."""
-    from dataclasses import replace
-
-    from costsim.errors import InputError
-    from costsim.models.loader import load_model
-
-    if (file is None) == (options["model"] is None):
-        raise InputError("plan: give a file, or --model with --hardware and --rate")
-    if file is not None:
-        from costsim.library import find
-        from costsim.planning.plan import load_plan
-
-        demands, hardware, settings = load_plan(find("plans", str(file)))
-    else:
-        demands, hardware, settings = _from_options(options)
-    changes = {k: options[v] for k, v in (
-        ("spare", "spare"), ("zones", "zones"), ("budget_usd_per_month", "budget"),
-        ("power_cap_w", "power"), ("seed", "seed")) if options[v] is not None}  # fmt: skip
-    settings = replace(settings, check=options["check"], **changes)
-    return demands, {d.model: load_model(d.model) for d in demands}, hardware, settings
-
-
-def _from_options(options: dict[str, Any]) -> tuple[Any, Any, Any]:
-    import math
-
-    from costsim.errors import InputError
-    from costsim.hardware.loader import load_hardware
-    from costsim.planning.plan_options import PlanOptions
-    from costsim.planning.targets import Target
-    from costsim.planning.workload import demand_of
-
-    if not options["hardware"]:
-        raise InputError("plan: --hardware is needed, such as --hardware h100_sxm,h200_sxm")
-    if (options["rate"] is None) == (options["trace"] is None):
-        raise InputError("plan: give --rate or --trace")
-    pairs = [item.partition(":") for item in options["hardware"].split(",")]
-    limits = {name: _number(limit, "--hardware limit") for name, _, limit in pairs if limit}
-    kind = "_p99_s" if options["tails"] else "_s"
-    target = Target(**{f"{n}{kind}": options[n] or math.inf for n in ("ttft", "tpot")})
-    traffic = options["trace"] or [_number(r, "--rate") for r in options["rate"].split(",")]
-    demand = demand_of(traffic, options["model"], target=target, isl=options["isl"],
-                       osl=options["osl"])  # fmt: skip
-    settings = PlanOptions(terms=tuple(options["terms"].split(",")), limits=limits)
-    return [demand], [load_hardware(name) for name, _, _ in pairs], settings
-
-
-def _number(text: str, what: str) -> float:
-    from costsim.errors import InputError
-
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"plan: {what} '{text}': must be a number") from None
 
 
 def _progress() -> Any:

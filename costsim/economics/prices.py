@@ -48,6 +48,11 @@ class Rent:
         return self.age_days > STALE_DAYS
 
     @property
+    def doubtful(self) -> bool:
+        """Whether the price is stale, or a quote of it has no source that was seen."""
+        return self.stale or any(q.provenance in ("rumoured", "unverified") for q in self.quotes)
+
+    @property
     def log_error(self) -> tuple[float, float]:
         """Standard deviations of log price below and above, the range taken as 90 %."""
         centre = np.asarray(self.central, dtype=float)
@@ -60,10 +65,16 @@ class Rent:
     def note(self) -> str:
         """One line for a table: how many quotes, how old, whether stale."""
         sources = {q.provider or q.source for q in self.quotes}
-        text = f"{self.term}, {len(self.quotes)} quotes of {len(sources)} sources to {self.newest}"
-        if any(q.provenance == "rumoured" for q in self.quotes):
-            text += ", rumoured"
+        counts = (_count(len(self.quotes), "quote"), _count(len(sources), "source"))
+        text = f"{self.term}, {counts[0]} of {counts[1]} to {self.newest}"
+        for doubt in ("rumoured", "unverified"):
+            if any(q.provenance == doubt for q in self.quotes):
+                text += f", {doubt}"
         return text + (f"; STALE: {self.age_days} days old" if self.stale else "")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def rent(

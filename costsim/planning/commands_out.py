@@ -35,6 +35,23 @@ def engine_command(candidate: Candidate, engine: str = "vllm") -> str:
     return shlex.join(build(candidate))
 
 
+def broken_line(line: str, width: int = 76) -> list[str]:
+    """Return a command in lines no longer than a width, each but the last ended by a backslash."""
+    flags: list[str] = []  # each with its values
+    for word in (shlex.quote(w) for w in shlex.split(line)):
+        if flags and not word.startswith("--"):
+            flags[-1] += f" {word}"
+        else:
+            flags.append(word)
+    parts: list[str] = []
+    for flag in flags:
+        if parts and len(parts[-1]) + len(flag) + 3 <= width:
+            parts[-1] += f" {flag}"
+        else:
+            parts.append(flag if not parts else f"  {flag}")
+    return [f"{part} \\" for part in parts[:-1]] + parts[-1:]
+
+
 def _seqs(candidate: Candidate) -> int:
     """Requests at once of one data-parallel rank."""
     return max(1, int(candidate.batch_limit / int(candidate.deployment.layout.dp)))

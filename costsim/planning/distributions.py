@@ -65,6 +65,16 @@ class Distribution:
         middle = math.sqrt(self.low * self.high)
         return middle * (self.high / self.low) ** (0.5 * z)
 
+    def scaled(self, factor: float) -> Distribution:
+        """Return the distribution of the quantity times a positive factor."""
+        low, high, mode = (factor * v for v in (self.low, self.high, self.mode))
+        return Distribution(self.kind, low, high, mode)
+
+    @property
+    def median(self) -> float:
+        """The value that half of the draws stay below."""
+        return float(self.ppf(0.5))
+
     def _triangular(self, u: Any) -> Any:
         span, left = self.high - self.low, self.mode - self.low
         knee = left / span
@@ -98,6 +108,40 @@ def from_table(value: Any, where: str) -> Distribution:
         low, high, mode = (float(value.get(k, 0.0)) for k in ("low", "high", "mode"))
         return Distribution(str(value.get("kind", "uniform")), low, high, mode)
     raise InputError(f"{where}: a number, [low, high] or a table with kind, low, high is needed")
+
+
+def split(value: Any, where: str) -> tuple[float, Distribution | None]:
+    """Return the value to plan with and the factor on it that is uncertain (None: it is known).
+
+    Args:
+        value: as in `from_table`; the median of a range or distribution is planned with.
+        where: named in errors.
+    """
+    given = value if isinstance(value, Distribution) else from_table(value, where)
+    middle = given.median
+    if given.kind == "fixed":
+        return middle, None
+    if not middle > 0:
+        raise InputError(f"{where}: the middle of a range must be above zero, not {middle:g}")
+    return middle, given.scaled(1.0 / middle)
+
+
+def range_of(text: str, where: str) -> Distribution:
+    """Return the distribution of ``3`` (fixed) or ``2..4`` (uniform).
+
+    Args:
+        text: as typed. where: named in errors.
+    """
+    parts = [part.strip() for part in text.split("..")]
+    try:
+        numbers = [float(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 1:
+        return from_table(numbers[0], where)
+    if len(numbers) != 2:
+        raise InputError(f"{where} '{text}': must be a number or a range such as 2..4")
+    return from_table(numbers, where)
 
 
 def draw(inputs: Mapping[str, Distribution], count: int, seed: int = 0) -> dict[str, np.ndarray]:

@@ -167,7 +167,7 @@ def _notes(
         kind = next(h for h in problem.hardware if h.name == name)
         for term in terms:
             price = None if term in options.prices.get(name, {}) else options.rent(kind, term)
-            if price is not None and price.stale:
+            if price is not None and price.doubtful:
                 notes.append(f"{name}: {price.note}")
             elif term == "owned" and price is None and term not in options.prices.get(name, {}):
                 notes.append(f"{name}: owned at the list price of its profile")

@@ -33,6 +33,7 @@ class BreakEven:
         utilisations: from which owning is cheaper, by the name of the other; NaN: no crossing.
         dates: on which owning has cost no more, by the name of the other; None: not within the
             life of what is bought.
+        life_years: of what is bought.
     """
 
     hardware: str
@@ -42,11 +43,13 @@ class BreakEven:
     queries_per_hour: float
     utilisations: dict[str, float]
     dates: dict[str, date | None]
+    life_years: float
 
     def as_dict(self) -> dict[str, Any]:
         """Return a JSON-ready form."""
         return {
             "hardware": self.hardware, "chips": self.chips, "utilisation": self.utilisation,
+            "life_years": self.life_years,
             "queries_per_hour_at_full_utilisation": self.queries_per_hour,
             "own_is_cheaper_from_utilisation": self.utilisations,
             "own_is_cheaper_from_date": {
@@ -79,11 +82,11 @@ def plan_break_even(plan: PlanResult, start: date | None = None) -> BreakEven:
     life = float(load_terms().with_fields(**plan.options.ownership).life_years)
     first = start or date.today()
     if own is None:
-        return BreakEven(name, chips, tuple(others), use, full, {}, {})
+        return BreakEven(name, chips, tuple(others), use, full, {}, {}, life)
     return BreakEven(
         name, chips, (own, *others), use, full,
         {o.name: break_even_utilisation(own, o) for o in others},
-        {o.name: break_even_date(own, o, use, first, life) for o in others},
+        {o.name: break_even_date(own, o, use, first, life) for o in others}, life,
     )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ class Problem:
         candidates: one for each pool of ``everything``.
         everything: the programme with every pool that is not dominated.
         chosen: indices of the pools that the solver is given.
+        owners: index of the demand that each candidate is made for.
         considered: operating points priced.
         lost: hardware that serves a demand within no layout, and why.
     """
@@ -41,6 +42,7 @@ class Problem:
     candidates: tuple[Candidate, ...]
     everything: Fleet
     chosen: tuple[int, ...]
+    owners: tuple[int, ...]
     considered: int
     lost: dict[str, str]
 
@@ -53,6 +55,10 @@ class Problem:
         """Return what a pool of ``fleet`` stands for."""
         return self.candidates[self.chosen[pool]]
 
+    def made_for(self, pool: int) -> int:
+        """Return the index of the demand whose targets a pool of ``fleet`` keeps."""
+        return self.owners[self.chosen[pool]]
+
 
 def make_problem(
     demands: Sequence[Demand], models: dict[str, Model], hardware: Sequence[Hardware],
@@ -62,6 +68,7 @@ def make_problem(
     make_offers(hardware, options)  # a missing price is said before the search
     candidates: list[Candidate] = []
     pools: list[Pool] = []
+    owners: list[int] = []
     considered, lost = 0, {}
     names = [h.name for h in hardware]
     for w, demand in enumerate(demands):
@@ -73,6 +80,7 @@ def make_problem(
             capacity = _capacities(candidate, w, demands)
             pools.append(Pool(candidate.name, offer, candidate.chips, capacity))
             candidates.append(candidate)
+            owners.append(w)
     rates, weights = hours_of(demands)
     activity = {n: float(np.mean([c.activity for c in candidates
                                   if c.deployment.hardware.name == n] or [0.7])) for n in names}
@@ -84,7 +92,7 @@ def make_problem(
     )  # fmt: skip
     chosen = tuple(select_pools(everything))
     return Problem(tuple(demands), tuple(hardware), tuple(candidates), everything, chosen,
-                   considered, lost)  # fmt: skip
+                   tuple(owners), considered, lost)  # fmt: skip
 
 
 def _points(

@@ -12,13 +12,16 @@ from costsim.errors import InputError
 from costsim.hardware.accelerator import Hardware
 from costsim.hardware.loader import load_hardware
 from costsim.loading import read_toml, validate
-from costsim.planning.distributions import Distribution, from_table
+from costsim.planning.distributions import Distribution, from_table, split
 from costsim.planning.plan_options import PlanOptions
 from costsim.planning.targets import Target
 from costsim.planning.workload import Demand, demand_of
 
 Above0 = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Ranged = Above0 | list[Above0] | dict[str, Any]
+RangedShare = Share | list[Share] | dict[str, Any]
 Term = Literal["on_demand", "spot", "reserved_1y", "reserved_3y", "owned"]
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
@@ -40,15 +43,15 @@ class DemandTable(BaseModel):
     model_config = ConfigDict(extra="forbid")
     name: str
     model: str
-    rate: Rate | None = None
+    rate: Ranged | None = None
     rates: list[Rate] = []
     weekdays: dict[str, list[Rate]] = {}
     traffic: dict[str, Any] | None = None
-    isl: Above0 = 1024.0
-    osl: Above0 = 256.0
+    isl: Ranged = 1024.0
+    osl: Ranged = 256.0
     length_cv: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     growth: float = Field(default=0.0, gt=-1, allow_inf_nan=False)
-    prefix_hit_share: float | None = Field(default=None, ge=0, lt=1)
+    prefix_hit_share: RangedShare | None = None
     target: TargetTable = TargetTable()
 
     @model_validator(mode="after")
@@ -66,12 +69,12 @@ class DemandTable(BaseModel):
 
 
 class HardwareTable(BaseModel):
-    """A candidate, with what can be had of it and own prices by term ($/h)."""
+    """A candidate, with what can be had of it and own prices by term ($/h, or a range)."""
 
     model_config = ConfigDict(extra="forbid")
     name: str
     limit: float = Field(default=float("inf"), ge=0)
-    prices: dict[Term, Above0] = {}
+    prices: dict[Term, Ranged] = {}
     provider: str = ""
     region: str = ""
 
@@ -89,7 +92,7 @@ class SpotTable(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     max_share: float = Field(default=0.5, ge=0, le=1)
-    interruptions_per_hour: float = Field(default=0.05, ge=0, allow_inf_nan=False)
+    interruptions_per_hour: Rate | list[Rate] | dict[str, Any] = 0.05
     replace_s: float = Field(default=600.0, ge=0, allow_inf_nan=False)
 
 
@@ -120,57 +123,86 @@ class PlanTable(BaseModel):
 
 
 def read_plan(path: Path) -> tuple[list[Demand], list[Hardware], PlanOptions]:
-    """Return demands, hardware and options of a plan's file."""
+    """Return demands, hardware and options of a plan's file.
+
+    A number that is given as a range or a distribution is planned with at its median; the factor
+    on it goes to the options' ``uncertain``.
+    """
     keys = validate(PlanTable, read_toml(path), str(path))
     try:
-        uncertain = {k: from_table(v, f"uncertainty.{k}") for k, v in keys.uncertainty.items()}
-        demands = [_demand(d, path.parent) for d in keys.demands]
+        ranges = _Ranges()
+        demands = [_demand(d, path.parent, ranges) for d in keys.demands]
         hardware = [load_hardware(h.name) for h in keys.hardware]
+        options = _options(keys, ranges)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    try:
-        return demands, hardware, _options(keys, uncertain)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    return demands, hardware, options
 
 
-def _options(keys: PlanTable, uncertain: dict[str, Distribution]) -> PlanOptions:
+class _Ranges:
+    """Values of a file, and the distributions of those that are ranges, by the input's name."""
+
+    def __init__(self) -> None:
+        self.uncertain: dict[str, Distribution] = {}
+
+    def value(self, given: Any, name: str, where: str) -> float:
+        """Return what is planned with, and keep the factor on it."""
+        middle, factor = split(given, where)
+        if factor is not None:
+            self.uncertain[name] = factor
+        return middle
+
+
+def _options(keys: PlanTable, ranges: _Ranges) -> PlanOptions:
+    prices = {
+        h.name: {str(t): ranges.value(p, f"{t} price of {h.name}", f"hardware {h.name}: prices.{t}")
+                 for t, p in h.prices.items()} for h in keys.hardware
+    }  # fmt: skip
+    breaks = ranges.value(keys.spot.interruptions_per_hour, "interruptions",
+                          "spot.interruptions_per_hour")  # fmt: skip
+    own = {k: from_table(v, f"uncertainty.{k}") for k, v in keys.uncertainty.items()}
     return PlanOptions(
         terms=tuple(keys.terms),
         limits={h.name: h.limit for h in keys.hardware if np.isfinite(h.limit)},
         spare=keys.redundancy.spare, zones=keys.redundancy.zones,
-        max_spot_share=keys.spot.max_share,
-        interruptions_per_hour=keys.spot.interruptions_per_hour, replace_s=keys.spot.replace_s,
-        cold_start_s=keys.cold_start_s, power_cap_w=keys.power_cap_w,
+        max_spot_share=keys.spot.max_share, interruptions_per_hour=breaks,
+        replace_s=keys.spot.replace_s, cold_start_s=keys.cold_start_s, power_cap_w=keys.power_cap_w,
         budget_usd_per_month=keys.budget_usd_per_month, max_accelerators=keys.max_accelerators,
-        engine=keys.engine,
-        prices={h.name: {str(t): p for t, p in h.prices.items()} for h in keys.hardware},
+        engine=keys.engine, prices=prices,
         providers={h.name: (h.provider, h.region) for h in keys.hardware},
         electricity=keys.electricity, power={str(k): v for k, v in keys.power.items()},
         ownership=keys.ownership, confidence=keys.confidence, replications=keys.replications,
-        requests=keys.requests,
-        disaggregated=keys.disaggregated, seed=keys.seed, uncertain=uncertain,
+        requests=keys.requests, disaggregated=keys.disaggregated, seed=keys.seed,
+        uncertain=ranges.uncertain | own,
     )  # fmt: skip
 
 
-def _demand(table: DemandTable, folder: Path) -> Demand:
+def _demand(table: DemandTable, folder: Path, ranges: _Ranges) -> Demand:
     from dataclasses import replace
 
-    target = Target(**table.target.model_dump())
-    grown = 1.0 + table.growth
+    def value(given: Any, kind: str, key: str) -> float:
+        return ranges.value(given, f"{kind} of {table.name}", f"demand {table.name}: {key}")
+
+    target, grown = Target(**table.target.model_dump()), 1.0 + table.growth
+    hits = table.prefix_hit_share
+    share = None if hits is None else value(hits, "prefix hits", "prefix_hit_share")
     if table.traffic is not None:
         made = demand_of(table.traffic, table.model, name=table.name, target=target, folder=folder)
-        hits = table.prefix_hit_share
         return replace(made, rates=np.asarray(made.rates) * grown,
-                       prefix_hit_share=made.prefix_hit_share if hits is None else hits)
-    rates = [table.rate] if table.rate is not None else table.rates or _week(table.weekdays)
+                       prefix_hit_share=made.prefix_hit_share if share is None else share)
+    rates = table.rates or _week(table.weekdays)
+    if table.rate is not None:
+        rates = [value(table.rate, "traffic growth", "rate")]
     return Demand(
-        table.name, table.model, np.asarray(rates, float) * grown, table.isl, table.osl,
-        table.length_cv, target, prefix_hit_share=table.prefix_hit_share or 0.0,
+        table.name, table.model, np.asarray(rates, float) * grown,
+        value(table.isl, "prompt length", "isl"), value(table.osl, "answer length", "osl"),
+        table.length_cv, target, prefix_hit_share=share or 0.0,
     )  # fmt: skip
 
 
 def _week(days: dict[str, list[float]]) -> list[float]:
+    if not days:
+        return []
     week: list[float] = []
     for at, day in enumerate(_DAYS):
         general = "weekday" if at < 5 else "weekend"

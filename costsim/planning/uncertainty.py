@@ -15,7 +15,8 @@ from costsim.engine.steady_state import operating_point
 from costsim.errors import InputError
 from costsim.planning.distributions import Distribution, draw, lognormal, sobol_shares
 from costsim.planning.executor import Executor, mapped
-from costsim.planning.uncertainty_plan import PlanModel, plan_inputs, plan_model
+from costsim.planning.uncertainty_inputs import plan_inputs
+from costsim.planning.uncertainty_plan import PlanModel, plan_model
 
 if TYPE_CHECKING:
     from costsim.models.architecture import Model
@@ -118,7 +119,8 @@ class PlanStudy:
         usd_per_query: 90 % interval, the fleet following the load with on-demand chips.
         peak_chips: 90 % interval of the chips that the busiest hour needs.
         usd_per_month: 90 % interval of the bill of the fleet that follows.
-        sobol: indices of each input on $ per query. holds_sobol: on the need for chips.
+        chips_enough: by a number of chips, the share of the draws whose busiest hour needs no more.
+        sobol: indices of each input on $ per query. chips_sobol: on the need for chips.
         inputs: distributions, as text.
     """
 
@@ -127,6 +129,7 @@ class PlanStudy:
     usd_per_query: tuple[float, float]
     peak_chips: tuple[float, float]
     usd_per_month: tuple[float, float]
+    chips_enough: dict[int, float]
     sobol: dict[str, tuple[float, float]]
     chips_sobol: dict[str, tuple[float, float]]
     inputs: dict[str, str]
@@ -144,9 +147,20 @@ class PlanStudy:
             ("a month", f"${self.usd_per_month[0]:,.0f} to ${self.usd_per_month[1]:,.0f} (90 %)"),
             ("chips at the peak", f"{self.peak_chips[0]:.0f} to {self.peak_chips[1]:.0f} (90 %)"),
         ]
+        for n, p in self._around():
+            enough = f"{n} chip{' is' if n == 1 else 's are'} enough"
+            rows.append((enough, f"with probability {100 * p:.0f} %"))
         ranked = sorted(self.sobol.items(), key=lambda item: -item[1][1])
         rows += [(f"variance from {n}", f"{100 * t:.0f} %") for n, (_, t) in ranked[:5]]
         return rows
+
+
+    def _around(self, most: int = 6) -> list[tuple[int, float]]:
+        """Return the numbers of chips of interest: up to the first that is enough at 99 %."""
+        rows = [(n, p) for n, p in self.chips_enough.items() if p >= 0.01]
+        last = next((i for i, (_, p) in enumerate(rows) if p >= 0.99), len(rows) - 1)
+        step = max(1, -(-(last + 1) // most))
+        return rows[last % step : last + 1 : step]
 
 
 def study_plan(
@@ -168,9 +182,16 @@ def study_plan(
     chips = sobol_shares(lambda d: model.outcome(d).need, chosen, sobol_draws, seed)
     return PlanStudy(
         draws, float(np.mean(outcome.holds)), interval_of_draws(outcome.usd_per_query),
-        interval_of_draws(outcome.peak_chips), interval_of_draws(outcome.usd), sobol, chips,
+        interval_of_draws(outcome.peak_chips), interval_of_draws(outcome.usd),
+        _enough(outcome.peak_chips), sobol, chips,
         {n: f"{d.kind} {d.low:.3g} to {d.high:.3g}" for n, d in chosen.items()},
     )  # fmt: skip
+
+
+def _enough(peak_chips: np.ndarray) -> dict[int, float]:
+    counts, times = np.unique(np.round(peak_chips).astype(int), return_counts=True)
+    shares = np.cumsum(times) / len(peak_chips)
+    return {int(n): float(p) for n, p in zip(counts, shares, strict=True)}
 
 
 def robust_plan(

@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costsim.errors import InputError, unknown_name
-from costsim.hardware.accelerator import Hardware
-from costsim.planning.distributions import Distribution, lognormal
-from costsim.planning.plan_points import Candidate
+from costsim.errors import InputError
+from costsim.planning.distributions import Distribution
 from costsim.planning.plan_worth import spend_by_offer
+from costsim.planning.uncertainty_capacity import KINDS, Response, responses
+from costsim.planning.uncertainty_inputs import input_of, plan_inputs
 
 if TYPE_CHECKING:
     from costsim.planning.plan_result import PlanResult
 
-GROWTH = Distribution("lognormal", 0.8, 1.25)
-LENGTHS = Distribution("lognormal", 0.9, 1.0 / 0.9)
-_STEP = 1.1
+Drawn = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -43,130 +41,99 @@ class Outcome:
 
 @dataclass(frozen=True)
 class PlanModel:
-    """A plan, reduced to arrays; hours are columns.
+    """A plan, reduced to arrays; hours are columns, those alike only once.
 
     Args:
         inputs: uncertain inputs by name.
-        work: replicas' worth of load of each pool in each hour, as planned.
-        standing: replicas after the failures to survive; spare: those that may fail.
+        demands: names.
+        work: replicas' worth of load by demand, pool and hour, as planned.
+        replicas, spot: in service by pool and hour. spare: those that may fail.
+        interruptions: a spot replica's hours down over those up, by pool.
         chips: of a replica; hardware: name of each pool's.
-        committed: chips of each hardware, and prices: $/h by hardware of a chip on top.
-        committed_usd: $ a period by hardware.
-        length_powers: exponents of capacity on prompt and answer length, by pool.
-        weights: of the hours; queries: of the period.
+        committed: chips of each hardware. committed_usd: $ a period by hardware and term.
+        extra: term and $/h of a chip on top of those committed, by hardware.
+        responses: how a pool's capacity for a demand answers to lengths and cache hits.
+        weights: of the hours. queries: of the period by demand.
     """
 
     inputs: dict[str, Distribution]
+    demands: tuple[str, ...]
     work: np.ndarray
-    standing: np.ndarray
-    spare: np.ndarray
+    replicas: np.ndarray
+    spot: np.ndarray
+    spare: float
+    interruptions: np.ndarray
     chips: np.ndarray
     hardware: tuple[str, ...]
     committed: dict[str, int]
-    prices: dict[str, float]
-    committed_usd: dict[str, float]
-    length_powers: np.ndarray
+    committed_usd: dict[tuple[str, str], float]
+    extra: dict[str, tuple[str, float]]
+    responses: dict[tuple[int, int], dict[str, Response]]
     weights: np.ndarray
-    queries: float
+    queries: np.ndarray
 
-    def factors(self, drawn: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return load over planned load, in replicas' worth, by draw and pool."""
-        growth = drawn["traffic growth"][:, None]
-        prompt, answer = drawn["prompt length"][:, None], drawn["answer length"][:, None]
-        lengths = prompt ** -self.length_powers[:, 0] * answer ** -self.length_powers[:, 1]
-        slow = np.stack([drawn[f"calibration of {h}"] for h in self.hardware], axis=1)
-        return np.asarray(growth * lengths * slow)
+    def load(self, drawn: Drawn) -> np.ndarray:
+        """Return the load in replicas' worth, by draw, pool and hour."""
+        total: Any = 0.0
+        for w, name in enumerate(self.demands):
+            growth = input_of(drawn, "traffic growth", name)
+            factors = np.stack([self._factor(drawn, w, c, name) for c in range(len(self.hardware))],
+                               axis=1)  # fmt: skip
+            total = total + (growth[:, None] * factors)[:, :, None] * self.work[w]
+        return np.asarray(total)
 
-    def outcome(self, drawn: Mapping[str, np.ndarray]) -> Outcome:
+    def _factor(self, drawn: Drawn, w: int, c: int, name: str) -> np.ndarray:
+        """Return planned over true capacity of a pool for a demand."""
+        logs: Any = np.zeros_like(drawn[f"calibration of {self.hardware[c]}"])
+        for kind, response in self.responses.get((w, c), {}).items():
+            logs = logs + response.at(input_of(drawn, kind, name))
+        return np.asarray(drawn[f"calibration of {self.hardware[c]}"] * np.exp(-logs))
+
+    def standing(self, drawn: Drawn) -> np.ndarray:
+        """Return replicas that stand after failures, by draw (or 1) and hour, all pools."""
+        used = self.work.sum(axis=0) > 0
+        down = self.interruptions[None, :]
+        if "interruptions" in drawn:
+            down = down * drawn["interruptions"][:, None]
+        up = self.replicas + self.spot / (1.0 + down[:, :, None])
+        return np.where(used, np.maximum(up - self.spare, 0.0), 0.0).sum(axis=1)
+
+    def outcome(self, drawn: Drawn) -> Outcome:
         """Return what each draw comes to.
 
         Pools that serve together share what one of them cannot carry: the fleet holds in an hour
         where the load of all its pools, in replicas' worth, is no more than what stands.
         """
-        factor = self.factors(drawn)
-        load = np.einsum("dc,ch->dch", factor, self.work)
-        total = load.sum(axis=1)
-        standing = self.standing.sum(axis=0)
-        busy = self.work.sum(axis=0) > 0
-        with np.errstate(divide="ignore", invalid="ignore"):
-            need = np.where(busy, total / np.maximum(standing, 1e-12), 0.0)
-        replicas = np.where(self.work > 0, np.ceil(load - 1e-9) + self.spare, 0.0)
+        load, standing = self.load(drawn), self.standing(drawn)
+        busy = self.work.sum(axis=(0, 1)) > 0
+        need = np.where(busy, load.sum(axis=1) / np.maximum(standing, 1e-12), 0.0)
+        used = self.work.sum(axis=0) > 0
+        replicas = np.where(used, np.ceil(load - 1e-9) + self.spare, 0.0)
         usd, chips = self._bill(replicas, drawn)
-        queries = self.queries * drawn["traffic growth"]
+        growth = np.stack([input_of(drawn, "traffic growth", n) for n in self.demands], axis=1)
+        queries = growth @ self.queries
         return Outcome(
             np.all(need <= 1.0 + 1e-9, axis=1), usd, usd / queries, chips.max(axis=1),
             need.max(axis=1),
         )  # fmt: skip
 
-    def _bill(
-        self, replicas: np.ndarray, drawn: Mapping[str, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _bill(self, replicas: np.ndarray, drawn: Drawn) -> tuple[np.ndarray, np.ndarray]:
         usd = np.zeros(len(replicas))
         chips = np.einsum("dch,c->dh", replicas, self.chips)
-        for name in dict.fromkeys([*self.hardware, *self.committed_usd]):
-            price = drawn[f"price of {name}"]
+        for (name, term), fixed in self.committed_usd.items():
+            usd += _price(drawn, name, term) * fixed
+        for name, (term, price) in self.extra.items():
             mine = np.array([h == name for h in self.hardware])
             need = np.einsum("dch,c->dh", replicas[:, mine], self.chips[mine])
             extra = np.maximum(need - self.committed.get(name, 0), 0.0)
-            usd += price * (self.committed_usd.get(name, 0.0)
-                            + self.prices[name] * (extra @ self.weights))  # fmt: skip
+            usd += _price(drawn, name, term) * price * (extra @ self.weights)
         return usd, chips
 
 
-def plan_inputs(plan: PlanResult, everything: bool = False) -> dict[str, Distribution]:
-    """Return the uncertain inputs of a plan, factors on what was planned with.
-
-    Traffic growth (90 % within 0.8 to 1.25) and lengths (0.9 to 1.11) are assumptions to be
-    replaced by one's own; calibration error is the engine's, prices range as their quotes do.
-
-    Args:
-        plan: whose inputs.
-        everything: those of all hardware that may be used, not of that in use alone.
-    """
-    found = {"traffic growth": GROWTH, "prompt length": LENGTHS, "answer length": LENGTHS}
-    fleet, errors = plan.problem.fleet, dict[str, float]()
-    for c, pool in enumerate(fleet.pools):
-        if everything or plan.solution.replicas[c].any() or plan.solution.spot[c].any():
-            name = fleet.offers[pool.offer].name
-            errors[name] = max(errors.get(name, 0.0), plan.problem.candidate(c).log_error)
-    for g, _ in plan.solution.committed:
-        errors.setdefault(fleet.offers[g].name, 0.0)
-    for name in sorted(errors):
-        found[f"calibration of {name}"] = lognormal(errors[name])
-        found[f"price of {name}"] = _price_range(plan, name)
-    return found | _given(plan, found)
-
-
-def _given(plan: PlanResult, found: Mapping[str, Distribution]) -> dict[str, Distribution]:
-    """Return the plan's own distributions by the names of the inputs they replace."""
-    names = {name.replace(" ", "_"): name for name in found}
-    kinds = ("price", "calibration")
-    every = {f"{k}_of_{h.name}": "" for h in plan.problem.hardware for k in kinds} | names
-    given = {}
-    for key, distribution in plan.options.uncertain.items():
-        plain = key.replace(" ", "_")
-        if plain not in every:
-            raise unknown_name("uncertain input", key, every)
-        if every[plain]:
-            given[every[plain]] = distribution
-    return given
-
-
-def _price_range(plan: PlanResult, name: str) -> Distribution:
-    kind = next(h for h in plan.problem.hardware if h.name == name)
-    terms = spend_by_offer(plan.problem.fleet, plan.solution).get(name, {})
-    given = plan.options.prices.get(name, {})
-    used = {t: _price_error(plan, kind, t) for t in terms if t not in given}
-    spends = [terms[t] for t in used]
-    return lognormal(float(np.average(list(used.values()), weights=spends)) if used else 0.0)
-
-
-def _price_error(plan: PlanResult, kind: Hardware, term: str) -> float:
-    """Return the spread of a term's quotes; that of on-demand quotes where there is one only."""
-    price = plan.options.rent(kind, term)
-    if price is None or (len(price.quotes) < 2 and term != "on_demand"):
-        price = plan.options.rent(kind, "on_demand") or price
-    return 0.0 if price is None else float(np.mean(price.log_error))
+def _price(drawn: Drawn, hardware: str, term: str) -> np.ndarray:
+    """Return the factor on a price: that of the term where it has one of its own."""
+    own = f"{term} price of {hardware}"
+    return drawn[own] if own in drawn else drawn[f"price of {hardware}"]
 
 
 def plan_model(plan: PlanResult) -> PlanModel:
@@ -175,61 +142,77 @@ def plan_model(plan: PlanResult) -> PlanModel:
     used = [c for c in range(len(fleet.pools)) if found.replicas[c].any() or found.spot[c].any()]
     if not used:
         raise InputError("uncertainty: the plan has no replicas")
-    spare = float(plan.options.spare)
-    up = np.stack([found.replicas[c] + found.spot[c] * fleet.availability(fleet.pools[c])
-                   for c in used])  # fmt: skip
-    # A robust fleet was planned for more load: its work is that of the true demand.
-    true = plan.problem.fleet.demand
-    planned = found.served.sum(axis=1)
-    ratio = np.where(planned > 0, true / np.maximum(planned, 1e-300), 0.0)
-    work = np.stack([_work(plan, c, ratio) for c in used])
-    names = tuple(fleet.offers[fleet.pools[c].offer].name for c in used)
+    inputs = plan_inputs(plan)
+    pools = [fleet.pools[c] for c in used]
+    work = _work(plan, used)
+    replicas, spot = found.replicas[used].astype(float), found.spot[used].astype(float)
+    (work, replicas, spot), weights = _hours_once(work, replicas, spot, fleet.weights)
+    names = tuple(fleet.offers[p.offer].name for p in pools)
     terms = spend_by_offer(fleet, found)
     committed: dict[str, int] = {}
-    committed_usd: dict[str, float] = {}
-    for (g, term), n in found.committed.items():
+    for (g, _), n in found.committed.items():
         name = fleet.offers[g].name
         committed[name] = committed.get(name, 0) + n
-        committed_usd[name] = committed_usd.get(name, 0.0) + terms[name][term]
-    standing = np.where(work > 0, np.maximum(up - spare, 0.0), 0.0)
+    paid = {(fleet.offers[g].name, t): terms[fleet.offers[g].name][t] for g, t in found.committed}
     return PlanModel(
-        plan_inputs(plan), work, standing, np.full(work.shape, spare),
-        np.array([fleet.pools[c].chips for c in used], float), names, committed,
-        {name: _extra_price(plan, name) for name in [*names, *committed]}, committed_usd,
-        np.array([length_powers(plan, c) for c in used]), np.asarray(fleet.weights, float),
-        float((true @ fleet.weights).sum() * 3600.0),
+        inputs, tuple(d.name for d in plan.problem.demands), work, replicas, spot,
+        float(plan.options.spare),
+        np.array([1.0 / fleet.availability(p) - 1.0 for p in pools]),
+        np.array([p.chips for p in pools], float), names, committed, paid,
+        {name: _extra_price(plan, name) for name in dict.fromkeys([*names, *committed])},
+        _responses(plan, used, work, inputs), weights,
+        np.asarray(fleet.demand @ fleet.weights * 3600.0),
     )  # fmt: skip
 
 
-def _work(plan: PlanResult, c: int, ratio: np.ndarray) -> np.ndarray:
-    pool = plan.problem.fleet.pools[c]
-    served = plan.solution.served[:, c] * ratio
-    return np.asarray(sum(served[w] / r for w, r in enumerate(pool.capacity) if r > 0))
+def _work(plan: PlanResult, used: list[int]) -> np.ndarray:
+    """Return replicas' worth of the true demand, by demand, pool and hour.
+
+    A robust fleet was planned for more load: its work is that of the true demand.
+    """
+    true, found = plan.problem.fleet.demand, plan.solution
+    planned = found.served.sum(axis=1)
+    ratio = np.where(planned > 0, true / np.maximum(planned, 1e-300), 0.0)
+    rates = np.array([plan.problem.fleet.pools[c].capacity for c in used]).T[:, :, None]
+    served = found.served[:, used] * ratio[:, None, :]
+    return np.where(rates > 0, served / np.maximum(rates, 1e-300), 0.0)
 
 
-def _extra_price(plan: PlanResult, name: str) -> float:
-    """Return $/h of a chip on top of those committed: on demand, else spot, else committed."""
+def _hours_once(
+    work: np.ndarray, replicas: np.ndarray, spot: np.ndarray, weights: np.ndarray
+) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+    """Return the arrays with equal hours once, and how often each occurs."""
+    hours = work.shape[-1]
+    columns = np.concatenate([work.reshape(-1, hours), replicas, spot])
+    _, first, group = np.unique(np.round(columns, 9), axis=1, return_index=True,
+                                return_inverse=True)  # fmt: skip
+    count = np.bincount(np.ravel(group), weights=np.asarray(weights, float))
+    return (work[..., first], replicas[:, first], spot[:, first]), count
+
+
+def _responses(
+    plan: PlanResult, used: list[int], work: np.ndarray, inputs: Mapping[str, Distribution]
+) -> dict[tuple[int, int], dict[str, Response]]:
+    found = {}
+    demands = plan.problem.demands
+    for at, c in enumerate(used):
+        for w, demand in enumerate(demands):
+            if not work[w, at].any():
+                continue
+            mine = {}
+            for kind in KINDS:
+                chosen = inputs.get(f"{kind} of {demand.name}", inputs.get(kind))
+                if chosen is not None and chosen.kind != "fixed":
+                    mine[kind] = chosen
+            made_for = demands[plan.problem.made_for(c)].target
+            found[w, at] = responses(plan.problem.candidate(c), demand, made_for, mine)
+    return found
+
+
+def _extra_price(plan: PlanResult, name: str) -> tuple[str, float]:
+    """Return term and $/h of a chip on top of those committed: on demand, else spot, else dear."""
     offer = next(o for o in plan.problem.fleet.offers if o.name == name)
-    for price in (offer.on_demand_usd, offer.spot_usd):
+    for term, price in (("on_demand", offer.on_demand_usd), ("spot", offer.spot_usd)):
         if np.isfinite(price):
-            return price
-    return max(offer.committed_usd.values())
-
-
-def length_powers(plan: PlanResult, c: int) -> tuple[float, float]:
-    """Return d log(capacity) / d log(prompt length), and the same of answers, by differences."""
-    candidate = plan.problem.candidate(c)
-    able = [d for d, r in zip(plan.problem.demands, plan.problem.fleet.pools[c].capacity,
-                              strict=True) if r > 0]  # fmt: skip
-    isl, osl = able[0].isl, able[0].osl
-    base = _rate(candidate, isl, osl)
-    prompt = np.log(_rate(candidate, isl * _STEP, osl) / base) / np.log(_STEP)
-    answer = np.log(_rate(candidate, isl, osl * _STEP) / base) / np.log(_STEP)
-    return float(prompt), float(answer)
-
-
-def _rate(candidate: Candidate, isl: float, osl: float) -> Any:
-    from costsim.engine.steady_state import operating_point
-
-    point = operating_point(candidate.deployment, batch=candidate.batch, isl=isl, osl=osl)
-    return float(np.max(point.requests_per_s))
+            return term, price
+    return max(offer.committed_usd.items(), key=lambda item: item[1])

@@ -34,23 +34,65 @@ def hours_figure(plan: Plan) -> Figure:
         top.step(hours, np.resize(fleet.demand[w], len(hours)), where="mid", label=demand.name,
                  color=_COLOURS[w % 8])  # fmt: skip
     top.set_ylabel("requests/s")
-    top.set_ylim(bottom=0)
-    top.legend(loc="upper left", fontsize=9)
     top.set_title(rf"Fleet by hour: \${plan.usd_per_month:,.0f} a month, "
                   rf"\${1e3 * plan.usd_per_query:.4g} per 1,000 queries")  # fmt: skip
     base = np.zeros(len(hours))
-    for at, (name, chips) in enumerate(plan.chips().items()):
+    for at, (name, term, chips) in enumerate(_by_term(plan)):
         chips = np.resize(chips, len(hours))
-        bottom.bar(hours, chips, bottom=base, width=0.9, label=name, color=_COLOURS[at % 8])
+        shade, hatch = _TERM_STYLE[term]
+        bottom.bar(hours, chips, bottom=base, width=0.9, label=f"{name} {term}", hatch=hatch,
+                   color=_lighter(_COLOURS[_place(plan, name) % 8], shade), edgecolor="white",
+                   linewidth=0.0 if len(hours) > 48 else 0.3, zorder=2 + at)  # fmt: skip
         base = base + chips
     own = sum(plan.solution.committed.values())
     if own:
-        bottom.axhline(own, color="black", linestyle="--", linewidth=1, label="committed")
+        bottom.axhline(own, color="black", linestyle="--", linewidth=1, zorder=9,
+                       label=f"{own} committed")  # fmt: skip
     bottom.set_ylabel("accelerators in service")
-    bottom.set_xlabel("hour of the week, from Monday" if len(hours) == 168 else "hour of the day")
-    bottom.set_ylim(top=max(1.0, 1.25 * max(base.max(), own)))
-    bottom.legend(loc="upper left", fontsize=9, ncols=3)
+    for axes, most in ((top, float(fleet.demand.max())), (bottom, max(base.max(), own))):
+        axes.set_ylim(0, max(1e-9, 1.32 * most))
+        axes.set_xlim(-0.7, len(hours) - 0.3)
+        axes.grid(axis="y", alpha=0.3)
+        axes.legend(loc="upper left", fontsize=9, ncols=4)
+        if len(hours) == 168:
+            axes.set_xticks(np.arange(7) * 24 + 12, _DAYS)
+            axes.set_xticks(np.arange(8) * 24 - 0.5, minor=True)
+            axes.tick_params(axis="x", which="major", length=0)
+            axes.tick_params(axis="x", which="minor", length=6)
+        else:
+            axes.set_xticks(np.arange(0, len(hours), 3))
+    bottom.set_xlabel("day of the week" if len(hours) == 168 else "hour of the day")
     return figure
+
+
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_TERM_STYLE = {"committed": (0.0, ""), "on demand": (0.45, ""), "spot": (0.7, "//")}
+
+
+def _place(plan: Plan, name: str) -> int:
+    return [o.name for o in plan.problem.fleet.offers].index(name)
+
+
+def _lighter(colour: str, share: float) -> tuple[float, ...]:
+    from matplotlib.colors import to_rgb
+
+    return tuple(v + share * (1.0 - v) for v in to_rgb(colour))
+
+
+def _by_term(plan: Plan) -> list[tuple[str, str, np.ndarray]]:
+    """Return chips in service by hardware and how they are paid for, by hour."""
+    fleet, found, rows = plan.problem.fleet, plan.solution, []
+    for g, offer in enumerate(fleet.offers):
+        mine = [c for c, p in enumerate(fleet.pools) if p.offer == g]
+        chips = np.array([fleet.pools[c].chips for c in mine], float)
+        if not mine:
+            continue
+        paid, spot = chips @ found.replicas[mine], chips @ found.spot[mine]
+        own = sum(n for (of, _), n in found.committed.items() if of == g)
+        parts = (("committed", np.minimum(paid, own)), ("on demand", np.maximum(paid - own, 0.0)),
+                 ("spot", spot))
+        rows += [(offer.name, term, values) for term, values in parts if values.any()]
+    return rows
 
 
 _PART_NAMES = {
@@ -105,16 +147,18 @@ def tornado_figure(
 
 def break_even_figure(
     options: Sequence[Option], queries_per_hour: float, utilisation: float, start: date,
-    years: float = 4.0,
+    years: float = 4.0, utilisations: Mapping[str, float] | None = None,
+    dates: Mapping[str, date | None] | None = None,
 ) -> Figure:
     """Return cost per query against utilisation, and $ spent against time.
 
     Args:
-        options: own, rent, API.
+        options: own first, rent, API.
         queries_per_hour: at full utilisation.
         utilisation: mean, of the right-hand panel.
         start: of spending.
         years: of the right-hand panel.
+        utilisations, dates: break-even with the first option, by the name of the other; marked.
     """
     from datetime import timedelta
 
@@ -124,20 +168,31 @@ def break_even_figure(
     days = [start + timedelta(days=float(t) * 365.25) for t in time]
     for at, option in enumerate(options):
         colour = _COLOURS[at % 8]
+        even = (utilisations or {}).get(option.name, np.nan)
+        day, crosses = (dates or {}).get(option.name), bool(0 < even <= 1)
         left.plot(100 * use, 1e3 * option.usd_per_hour(use) / (queries_per_hour * use),
-                  label=option.name, color=colour)  # fmt: skip
-        right.plot(days, np.asarray(option.spent_usd(time, utilisation)) / 1e3, label=option.name,
-                   color=colour)  # fmt: skip
+                  label=option.name + (f": even at {100 * even:.0f} %" if crosses else ""),
+                  color=colour)  # fmt: skip
+        right.plot(days, np.asarray(option.spent_usd(time, utilisation)) / 1e3, color=colour,
+                   label=option.name + (f": even in {day:%B %Y}" if day else ""))  # fmt: skip
+        if crosses:
+            usd = 1e3 * float(option.usd_per_hour(even)) / (queries_per_hour * even)
+            left.plot([100 * even], [usd], "o", color=colour, markeredgecolor="black", zorder=5)
+        if day is not None and day <= days[-1]:
+            spent = float(option.spent_usd((day - start).days / 365.25, utilisation)) / 1e3
+            right.plot([day], [spent], "o", color=colour, markeredgecolor="black", zorder=5)
     left.set_yscale("log")
     left.set_xlabel("utilisation [%]")
     left.set_ylabel(r"\$ per 1,000 queries")
-    left.axvline(100 * utilisation, color="grey", linestyle=":", linewidth=1)
+    left.axvline(100 * utilisation, color="grey", linestyle=":", linewidth=1,
+                 label="this load")  # fmt: skip
     left.set_title("Cost of a query against utilisation")
     right.set_ylabel(r"\$ thousand spent")
     right.set_title(f"Spent since the start, at {100 * utilisation:.0f} % utilisation")
     right.tick_params(axis="x", rotation=30)
+    right.set_ylim(bottom=0)
     for axes in (left, right):
-        axes.legend(fontsize=9)
+        axes.legend(fontsize=8, loc="upper right" if axes is left else "upper left")
         axes.grid(alpha=0.3)
     return figure
 
@@ -152,8 +207,9 @@ def plan_figures(plan: Plan) -> dict[str, Figure]:
     even = plan_break_even(plan)
     if len(even.options) > 1:
         figures["break_even"] = break_even_figure(
-            even.options, even.queries_per_hour, even.utilisation, date.today()
-        )
+            even.options, even.queries_per_hour, even.utilisation, date.today(),
+            years=float(even.life_years), utilisations=even.utilisations, dates=even.dates,
+        )  # fmt: skip
     if plan.uncertainty is not None and plan.uncertainty.sobol:
         figures["tornado"] = tornado_figure(plan.uncertainty.sobol)
     return figures

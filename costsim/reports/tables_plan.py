@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
+from costsim.planning.commands_out import broken_line
 from costsim.planning.plan_breakeven import plan_break_even
 from costsim.planning.plan_energy import plan_energy
 from costsim.planning.plan_json import pool_rows
@@ -29,24 +31,31 @@ def plan_table(plan: Plan) -> Any:
         parts.append(_worth(plan))
     if plan.uncertainty is not None:
         parts.append(_uncertainty(plan))
-    rows = pool_rows(plan)
-    parts += [f"start: {row['commands']['vllm']}" for row in rows]
+    parts += [_command(row["commands"]["vllm"]) for row in pool_rows(plan)]
     parts += [f"note: {note}" for note in plan.notes]
     return Group(*parts)
 
 
+def _command(line: str) -> Text:
+    return Text("\n".join(broken_line(line)), style="dim", no_wrap=True)
+
+
 def _pools(plan: Plan) -> Table:
+    rows = pool_rows(plan)
+    several = len(plan.problem.demands) > 1
     table = Table(title="Plan", title_justify="left")
-    for name in ("replica", "chips", "serves", "requests/s each", "TTFT", "TPOT", "limit",
-                 "replicas", "of them spot"):  # fmt: skip
-        table.add_column(name, justify="left" if name in ("replica", "serves") else "right")
-    for row in pool_rows(plan):
-        low, high = row["min_replicas"], row["max_replicas"]
+    for name in ("replica", "chips", "req/s", "TTFT", "TPOT", "limit", "replicas"):
+        table.add_column(name, justify="left" if name == "replica" else "right", overflow="fold",
+                         no_wrap=name not in ("replica", "replicas"))  # fmt: skip
+    for row in rows:
+        low, high, spot = row["min_replicas"], row["max_replicas"], max(row["spot_by_hour"])
+        count = str(low) if low == high else f"{low} to {high}"
+        count += f", ≤ {spot} spot" if spot else ""
+        made_for = f"{', '.join(row['serves'])}: " if several else ""
         table.add_row(
-            row["pool"], str(row["chips_per_replica"]), ", ".join(row["serves"]),
+            made_for + row["pool"], str(row["chips_per_replica"]),
             f"{row['requests_per_s_per_replica']:.3g}", f"{1e3 * row['ttft_s']:.0f} ms",
-            f"{1e3 * row['tpot_s']:.1f} ms", row["bottleneck"],
-            str(low) if low == high else f"{low} to {high}", str(max(row["spot_by_hour"])),
+            f"{1e3 * row['tpot_s']:.1f} ms", row["bottleneck"], count,
         )  # fmt: skip
     return table
 
@@ -61,7 +70,7 @@ def _money(plan: Plan) -> Table:
         for term, usd in terms.items():
             chips = [n for (g, t), n in found.committed.items()
                      if t == term and plan.problem.fleet.offers[g].name == name]  # fmt: skip
-            count = f"{chips[0]} chips, " if chips else ""
+            count = f"{chips[0]} chip{'s' if chips[0] > 1 else ''}, " if chips else ""
             table.add_row(f"{name} {term}", f"{count}${usd:,.2f}")
     for name, part in plan.bill.items():
         if part:
@@ -121,17 +130,16 @@ def _break_even(plan: Plan) -> Table:
 def _worth(plan: Plan) -> Table:
     worth = plan.worth
     assert worth is not None
-    table = Table(title="What a little more is worth, $ a month", title_justify="left",
-                  show_header=False)  # fmt: skip
+    table = Table(title="What a little more saves", title_justify="left", show_header=False)
     for name, usd in worth.chip_usd.items():
         if usd > 0:
-            table.add_row(f"one more {name}", f"{usd:,.2f}")
-    table.add_row("10 ms of TTFT", f"{worth.ttft_10ms_usd:,.2f}")
-    table.add_row("1 ms of TPOT", f"{worth.tpot_1ms_usd:,.2f}")
+            table.add_row(f"one more {name}", f"${usd:,.2f} a month")
+    table.add_row("10 ms of TTFT", f"${worth.ttft_10ms_usd:,.2f} a month")
+    table.add_row("1 ms of TPOT", f"${worth.tpot_1ms_usd:,.2f} a month")
     for name, usd in worth.price_1_percent_usd.items():
-        table.add_row(f"1 % off the price of {name}", f"{usd:,.2f}")
+        table.add_row(f"1 % off the price of {name}", f"${usd:,.2f} a month")
     if worth.power_usd_per_kw > 0:
-        table.add_row("one more kW", f"{worth.power_usd_per_kw:,.2f}")
+        table.add_row("one more kW", f"${worth.power_usd_per_kw:,.2f} a month")
     return table
 
 

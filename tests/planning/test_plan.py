@@ -295,7 +295,7 @@ def test_command_line_prints_tables() -> None:
         "--tpot", "30ms", "--no-check",
     ])  # fmt: skip
     assert result.exit_code == 0, result.output
-    for words in ("gap to the LP bound", "a month", "vllm serve", "What a little more is worth"):
+    for words in ("gap to the LP bound", "a month", "vllm serve", "What a little more saves"):
         assert words in result.output
 
 

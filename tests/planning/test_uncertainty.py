@@ -22,12 +22,16 @@ from costsim.planning.distributions import (
     draw,
     from_table,
     lognormal,
+    range_of,
     sobol_shares,
+    split,
 )
 from costsim.planning.executor import ProcessExecutor
 from costsim.planning.plan import Plan, plan
+from costsim.planning.plan_worth import spend_by_offer
 from costsim.planning.uncertainty import point_inputs, robust_plan, study_plan, study_point
-from costsim.planning.uncertainty_plan import plan_inputs, plan_model
+from costsim.planning.uncertainty_inputs import plan_inputs
+from costsim.planning.uncertainty_plan import PlanModel, plan_model
 
 FIXED = Distribution("fixed", mode=1.0)
 PRICES = {"h100_sxm": {"on_demand": 3.0, "reserved_3y": 1.5}}
@@ -138,9 +142,14 @@ def test_own_distributions_replace_the_usual_ones(planned: Plan) -> None:
         plan_inputs(replace(planned, options=wrong))
 
 
+@pytest.fixture(scope="module")
+def reduced(planned: Plan) -> PlanModel:
+    return plan_model(planned)
+
+
 @given(st.floats(0.5, 1.0))
-def test_cost_scales_with_the_price(planned: Plan, factor: float) -> None:
-    model = plan_model(planned)
+def test_cost_scales_with_the_price(reduced: PlanModel, factor: float) -> None:
+    model = reduced
     base = {n: np.ones(1) for n in model.inputs}
     scaled = base | {n: np.full(1, factor) for n in model.inputs if n.startswith("price")}
     assert model.outcome(scaled).usd[0] == pytest.approx(factor * model.outcome(base).usd[0])
@@ -184,3 +193,108 @@ def test_chunks_in_processes_give_the_same_draws() -> None:
     there = study_point(deployment, **settings, executor=executor)
     executor.close()
     assert np.array_equal(here.usd_per_query, there.usd_per_query)
+
+
+RANGES = """
+terms = ["on_demand", "spot"]
+[spot]
+interruptions_per_hour = [0.02, 0.08]
+[[hardware]]
+name = "h100_sxm"
+prices = { on_demand = [2.0, 4.0], spot = 1.5 }
+[[demands]]
+name = "chat"
+model = "llama-3.1-8b"
+rate = { kind = "triangular", low = 300, high = 600, mode = 400 }
+isl = [600, 1000]
+osl = 150
+prefix_hit_share = [0.2, 0.6]
+target = { ttft_p99_s = 1.0, tpot_p99_s = 0.03 }
+[[demands]]
+name = "batch"
+model = "llama-3.1-8b"
+rate = 200
+isl = 800
+osl = 150
+target = { tpot_s = 0.1 }
+"""
+
+
+@pytest.fixture(scope="module")
+def ranged(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    from costsim.planning.plan import load_plan, plan_demands
+
+    path = tmp_path_factory.mktemp("plan") / "plan.toml"
+    path.write_text(RANGES)
+    demands, hardware, options = load_plan(path)
+    models = {"llama-3.1-8b": costsim.load_model("llama-3.1-8b")}
+    options = replace(options, check=False, compare=False, disaggregated=False)
+    return plan_demands(demands, models, hardware, options)
+
+
+def test_numbers_of_a_file_may_be_ranges(ranged: Plan) -> None:
+    chat = ranged.problem.demands[0]
+    assert (chat.isl, chat.prefix_hit_share) == (800.0, pytest.approx(0.4))
+    assert 300 < chat.rates[0] < 600 and ranged.options.prices["h100_sxm"]["on_demand"] == 3.0
+    assert ranged.options.interruptions_per_hour == pytest.approx(0.05)
+    inputs = plan_inputs(ranged)
+    assert inputs["prompt length of chat"].low == pytest.approx(600 / 800)
+    assert inputs["prefix hits of chat"].high == pytest.approx(1.5)
+    assert inputs["traffic growth of chat"].kind == "triangular"
+    assert inputs["on_demand price of h100_sxm"].low == pytest.approx(2 / 3)
+    assert "price of h100_sxm" in inputs and inputs["interruptions"].low == pytest.approx(0.4)
+
+
+def test_each_range_moves_its_own_demand_or_price_only(ranged: Plan) -> None:
+    model = plan_model(ranged)
+    one = {n: np.ones(1) for n in model.inputs}
+    base = model.outcome(one)
+
+    def changed(**factors: float) -> Any:
+        return model.outcome(one | {n.replace("_of_", " of ").replace("__", " "): np.full(1, f)
+                                    for n, f in factors.items()})  # fmt: skip
+
+    longer = changed(prompt__length_of_chat=1.25)
+    assert longer.need[0] > base.need[0]
+    assert changed(prefix__hits_of_chat=1.5).need[0] < base.need[0]
+    assert changed(prompt__length=1.25).need[0] > base.need[0]  # that of batch, by the common input
+    assert changed(prompt__length=1.25).need[0] < longer.need[0]
+    fewer = changed(interruptions=0.0).need[0]
+    assert (fewer < base.need[0]) == bool(ranged.solution.spot.any())
+    doubled = one | {"on_demand price of h100_sxm": np.full(1, 2.0)}
+    spot = sum(t.get("spot", 0.0) for t in spend_by_offer(ranged.problem.fleet, ranged.solution)
+               .values())  # fmt: skip
+    assert spot > 0 and model.outcome(doubled).usd[0] == pytest.approx(2 * base.usd[0], rel=0.01)
+
+
+def test_response_agrees_with_planning_for_longer_prompts(planned: Plan) -> None:
+    """Capacity at 10 % longer prompts is that of a plan made for them, the engine's limit apart."""
+    model = plan_model(planned)
+    pool = int(np.flatnonzero(planned.solution.replicas.sum(axis=1))[0])
+    response = next(iter(model.responses.values()))["prompt length"]
+    demand = planned.problem.demands[0]
+    longer = plan("llama-3.1-8b", ["h100_sxm"], traffic=demand.rates, isl=1.1 * demand.isl,
+                  osl=demand.osl, prices=PRICES, target=demand.target, check=False,
+                  compare=False, disaggregated=False)  # fmt: skip
+    name = planned.problem.fleet.pools[pool].name
+    same = next(p for p in longer.problem.everything.pools if p.name == name)
+    ratio = same.capacity[0] / planned.problem.fleet.pools[pool].capacity[0]
+    assert float(np.exp(response.at(1.1))) == pytest.approx(ratio, rel=0.02)
+
+
+def test_chips_enough_is_the_distribution_of_the_peak(planned: Plan) -> None:
+    study = study_plan(planned, draws=2048)
+    shares = list(study.chips_enough.values())
+    assert shares == sorted(shares) and shares[-1] == pytest.approx(1.0)
+    low, high = study.peak_chips
+    assert study.chips_enough[round(high)] >= 0.95 > 0.05 <= study.chips_enough[round(low)]
+
+
+def test_splitting_a_range_keeps_its_middle() -> None:
+    middle, factor = split([800, 1500], "isl")
+    assert middle == 1150 and factor is not None
+    assert factor.ppf(np.array([0.0, 1.0])) * middle == pytest.approx([800, 1500])
+    assert split(5, "isl") == (5.0, None)
+    assert range_of("2..4", "rate").median == 3.0
+    with pytest.raises(InputError, match="such as"):
+        range_of("2..x", "rate")
