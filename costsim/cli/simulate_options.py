@@ -46,7 +46,8 @@ FLEET = (
     click.option("--policy", help="Scheduler: vllm, stall_free, prefill_first, orca, static."),
     click.option("--max-num-seqs", type=WHOLE, help="Requests that run at once."),
     click.option("--max-num-batched-tokens", type=WHOLE, help="Tokens of a step."),
-    click.option("--prefix-cache", is_flag=True, help="Reuse the cache of equal prefixes."),
+    click.option("--prefix-cache/--no-prefix-cache", default=None,
+                 help="Reuse the cache of equal prefixes; default: as the engine does."),
     click.option("--autoscale", metavar="LEAST:MOST", help="Scale between so many replicas."),
     click.option("--mtbf", type=TIME, help="Mean time between failures of a node of 8."),
     click.option("--mttr", type=TIME, help="Mean time to repair it; default 10 min."),
@@ -122,8 +123,8 @@ def _one_pool(model: str, hardware: str, options: dict[str, Any]) -> dict[str, A
             entry[name] = options[name]
     rules = {name: options[name] for name in ("policy", "max_num_seqs", "max_num_batched_tokens")
              if options[name]}  # fmt: skip
-    if options["prefix_cache"]:
-        rules["prefix_cache"] = True
+    if options["prefix_cache"] is not None:
+        rules["prefix_cache"] = options["prefix_cache"]
     entry["scheduler"] = rules
     pool: dict[str, Any] = {"router": options["router"], "traffic": traffic_table(options)}
     if options["autoscale"]:

@@ -21,6 +21,8 @@ class Settings(BaseModel):
     max_num_seqs: int | None = Field(None, ge=1)
     memory_utilization: float | None = Field(None, gt=0, le=1)
     memory_rule: Literal["total", "static", "free"] | None = None
+    async_scheduling: bool | None = None
+    prefix_caching: bool | None = None
     reserve_bytes: float | None = Field(None, ge=0)
     kv_block_tokens: int | None = Field(None, ge=1)
     overlap_communication: float | None = Field(None, ge=0, le=1)

@@ -74,6 +74,9 @@ class EngineSettings:
         frontend_s: from the client's request to the scheduler and back to its first token.
         log_error_tpot, log_error_ttft: standard deviation of log(actual / predicted) that the
             engine adds to the kernels' own, from measured serving points.
+        async_scheduling: a step is scheduled while the one before it runs, so that a request that
+            arrives during a step misses the next one too.
+        prefix_caching: blocks of finished requests are kept and found again by their hashes.
         memory_rule: what ``memory_utilization`` is a share of: ``total`` (vLLM: weights,
             activations and cache together within that share of the memory), ``static`` (SGLang:
             weights and cache within it, activations in the rest) or ``free`` (TensorRT-LLM: the
@@ -103,6 +106,8 @@ class EngineSettings:
     context_spread: float = 1.0
     kernel_launch_s: float = 5e-6
     memory_rule: str = "total"
+    async_scheduling: bool = False
+    prefix_caching: bool = False
     kernel_time_factor: float = 1.0
     prompt_clustering: float = 0.0
     dp_prompt_clustering: float = -1.0

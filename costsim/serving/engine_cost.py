@@ -141,6 +141,8 @@ def scheduler_of(deployment: Deployment, **changes: Any) -> Scheduler:
         max_num_batched_tokens=max(settings.max_num_batched_tokens, settings.max_num_seqs),
         block_tokens=settings.kv_block_tokens,
         request_overhead_s=settings.frontend_s,
+        ahead=settings.async_scheduling,
+        prefix_cache=settings.prefix_caching,
     )
     return replace(plain, **changes)
 
