@@ -99,5 +99,4 @@ def _write(found: Any, folder: Path) -> None:
             write_atomically(folder / f"{name}.{kind}", held.getvalue())
     for at, row in enumerate(pool_rows(found), start=1):
         write_atomically(folder / f"pool_{at}.yaml", row["kubernetes"])
-        lines = [f"# {engine}\n{line}" for engine, line in row["commands"].items()]
-        write_atomically(folder / f"pool_{at}.sh", "\n".join(lines) + "\n")
+        write_atomically(folder / f"pool_{at}.sh", row["script"])

@@ -1,4 +1,4 @@
-"""The command line that starts a chosen layout in vLLM, SGLang or TensorRT-LLM, and its YAML."""
+"""The command lines that start a chosen layout in vLLM, SGLang or TensorRT-LLM."""
 
 from __future__ import annotations
 
@@ -12,27 +12,44 @@ from costsim.errors import unknown_name
 from costsim.planning.plan_points import Candidate
 
 ENGINES = ("vllm", "sglang", "tensorrt_llm")
-_IMAGES = {
-    "vllm": "vllm/vllm-openai:latest",
-    "sglang": "lmsysorg/sglang:latest",
-    "tensorrt_llm": "nvcr.io/nvidia/tensorrt-llm/release:latest",
-}
+ROLES = ("both", "prefill", "decode")
+TENSORRT_OPTIONS = "tensorrt_llm.yaml"
 
 
-def engine_command(candidate: Candidate, engine: str = "vllm") -> str:
+def checkpoint(deployment: Deployment) -> str:
+    """Return the checkpoint's name on Hugging Face, or the model's name where none is known."""
+    found = re.match(r"config\.json of (\S+/\S+) on Hugging Face", deployment.model.source)
+    return found[1] if found else deployment.model.name
+
+
+def engines_of(candidate: Candidate) -> tuple[str, ...]:
+    """Return the engines that run on a candidate's hardware: TensorRT-LLM on NVIDIA's alone."""
+    nvidia = candidate.deployment.hardware.vendor.upper() == "NVIDIA"
+    return ENGINES if nvidia else ENGINES[:2]
+
+
+def roles_of(candidate: Candidate) -> tuple[str, ...]:
+    """Return the roles of the processes that a replica or unit is made of."""
+    return ("both",) if candidate.role == "both" else ("prefill", "decode")
+
+
+def engine_command(candidate: Candidate, engine: str = "vllm", role: str = "both") -> str:
     """Return the command that starts one replica.
 
     Args:
         candidate: layout, precision and batch limit.
         engine: one of `ENGINES`.
+        role: one of `ROLES`; that of the process in a disaggregated unit.
 
-    The flags are those of vLLM 0.19, SGLang 0.5 and TensorRT-LLM 1.0 (``trtllm-serve``). A model
-    is named as costsim names it, to be replaced by the checkpoint's path.
+    The flags are those of vLLM 0.19, SGLang 0.5 and TensorRT-LLM 1.2 (``trtllm-serve``, whose
+    further options are in the file of `tensorrt_options`).
     """
     if engine not in ENGINES:
         raise unknown_name("engine", engine, ENGINES)
+    if role not in ROLES:
+        raise unknown_name("role", role, ROLES)
     build = {"vllm": _vllm, "sglang": _sglang, "tensorrt_llm": _tensorrt}[engine]
-    return shlex.join(build(candidate))
+    return shlex.join(build(candidate, role))
 
 
 def broken_line(line: str, width: int = 76) -> list[str]:
@@ -57,31 +74,32 @@ def _seqs(candidate: Candidate) -> int:
     return max(1, int(candidate.batch_limit / int(candidate.deployment.layout.dp)))
 
 
-def _vllm(candidate: Candidate) -> list[str]:
+def _vllm(candidate: Candidate, role: str) -> list[str]:
     d = candidate.deployment
     at, s = d.layout, d.settings
-    words = ["vllm", "serve", d.model.name, "--tensor-parallel-size", str(at.tp)]
+    words = ["vllm", "serve", checkpoint(d), "--served-model-name", d.model.name]
+    words += ["--tensor-parallel-size", str(at.tp)]
     words += ["--pipeline-parallel-size", str(at.pp)] if at.pp > 1 else []
     words += ["--data-parallel-size", str(at.dp)] if at.dp > 1 else []
     words += ["--enable-expert-parallel"] if at.ep > 1 else []
     words += ["--decode-context-parallel-size", str(at.cp)] if at.cp > 1 else []
-    words += ["--max-num-seqs", str(_seqs(candidate))]
+    words += ["--max-num-seqs", str(_seqs(candidate))] if role != "prefill" else []
     words += ["--max-num-batched-tokens", str(s.max_num_batched_tokens)]
     words += ["--gpu-memory-utilization", f"{s.memory_utilization:g}"]
     words += ["--block-size", str(s.kv_block_tokens), "--kv-cache-dtype", _kv(d, "fp8", "auto")]
     words += [] if s.prefix_hit_share else ["--no-enable-prefix-caching"]
-    words += _vllm_quantisation(d)
+    words += _quantisation(d)
     if s.speculation is not None:
         spoken = {"method": s.speculation.method,
                   "num_speculative_tokens": s.speculation.draft_tokens}  # fmt: skip
         words += ["--speculative-config", json.dumps(spoken)]
-    if candidate.role == "disaggregated":
+    if role != "both":
         words += ["--kv-transfer-config", json.dumps({"kv_connector": "NixlConnector",
                                                       "kv_role": "kv_both"})]  # fmt: skip
     return words
 
 
-def _vllm_quantisation(deployment: Deployment) -> list[str]:
+def _quantisation(deployment: Deployment) -> list[str]:
     weights = deployment.precision.experts if is_moe(deployment.model) else deployment.precision.ffn
     made = deployment.model.quantisation
     if weights == "fp8" and made.ffn == "bf16" and made.experts == "bf16":
@@ -89,99 +107,80 @@ def _vllm_quantisation(deployment: Deployment) -> list[str]:
     return []
 
 
-def _sglang(candidate: Candidate) -> list[str]:
+def _sglang(candidate: Candidate, role: str) -> list[str]:
     d = candidate.deployment
     at, s = d.layout, d.settings
-    words = ["python", "-m", "sglang.launch_server", "--model-path", d.model.name]
+    words = ["python", "-m", "sglang.launch_server", "--model-path", checkpoint(d)]
+    words += ["--served-model-name", d.model.name, "--host", "0.0.0.0", "--port", "8000"]
     # SGLang counts attention data parallelism inside its tensor-parallel group.
     words += ["--tensor-parallel-size", str(at.tp * at.dp)]
     words += ["--pipeline-parallel-size", str(at.pp)] if at.pp > 1 else []
     words += ["--data-parallel-size", str(at.dp), "--enable-dp-attention"] if at.dp > 1 else []
     words += ["--expert-parallel-size", str(at.ep)] if at.ep > 1 else []
-    words += ["--max-running-requests", str(_seqs(candidate) * at.dp)]
+    words += ["--max-running-requests", str(_seqs(candidate) * at.dp)] if role != "prefill" else []
     words += ["--chunked-prefill-size", str(s.max_num_batched_tokens)]
     words += ["--mem-fraction-static", f"{s.memory_utilization:g}"]
     words += ["--page-size", str(s.kv_block_tokens)]
     words += ["--kv-cache-dtype", _kv(d, "fp8_e4m3", "auto")]
     words += [] if s.prefix_hit_share else ["--disable-radix-cache"]
-    words += _vllm_quantisation(d)
+    words += _quantisation(d)
+    if role != "both":
+        words += ["--disaggregation-mode", role, "--disaggregation-transfer-backend", "nixl"]
     return words
 
 
-def _tensorrt(candidate: Candidate) -> list[str]:
+def _tensorrt(candidate: Candidate, role: str) -> list[str]:
     d = candidate.deployment
     at, s = d.layout, d.settings
-    words = ["trtllm-serve", "serve", d.model.name, "--tp_size", str(at.tp * at.dp)]
+    words = ["trtllm-serve", checkpoint(d), "--host", "0.0.0.0", "--port", "8000"]
+    words += ["--tp_size", str(at.tp * at.dp)]
     words += ["--pp_size", str(at.pp)] if at.pp > 1 else []
     words += ["--ep_size", str(at.ep)] if at.ep > 1 else []
     words += ["--max_batch_size", str(_seqs(candidate))]
     words += ["--max_num_tokens", str(s.max_num_batched_tokens)]
     words += ["--kv_cache_free_gpu_memory_fraction", f"{s.memory_utilization:g}"]
-    return words
+    prefix = "" if role == "both" else f"{role}_"
+    return [*words, "--extra_llm_api_options", prefix + TENSORRT_OPTIONS]
+
+
+def tensorrt_options(candidate: Candidate, role: str = "both") -> str:
+    """Return the YAML that ``trtllm-serve --extra_llm_api_options`` reads.
+
+    A checkpoint for TensorRT-LLM carries its quantisation: weights of fp8 need a checkpoint of fp8.
+
+    Args:
+        candidate, role: as in `engine_command`.
+    """
+    d = candidate.deployment
+    lines = ["kv_cache_config:", f"  dtype: {_kv(d, 'fp8', 'auto')}",
+             f"  enable_block_reuse: {str(d.settings.prefix_hit_share > 0).lower()}",
+             f"enable_chunked_prefill: {str(d.settings.chunked_prefill).lower()}"]  # fmt: skip
+    lines += ["enable_attention_dp: true"] if d.layout.dp > 1 else []
+    if role != "both":
+        lines += ["cache_transceiver_config:", "  backend: NIXL"]
+    if role == "prefill":
+        lines.append("disable_overlap_scheduler: true")
+    return "\n".join(lines) + "\n"
 
 
 def _kv(deployment: Deployment, fp8: str, otherwise: str) -> str:
     return fp8 if deployment.precision.kv == "fp8" else otherwise
 
 
-def kubernetes_yaml(candidate: Candidate, replicas: int, engine: str = "vllm") -> str:
-    """Return a Kubernetes Deployment and Service (two Deployments where disaggregated, with the
-    role labels that llm-d's router reads).
+def start_script(candidate: Candidate) -> str:
+    """Return a shell script with every engine's commands, those of vLLM active.
 
     Args:
-        candidate: what to run.
-        replicas: of it (units, where disaggregated).
-        engine: one of `ENGINES`.
+        candidate: what to start.
     """
-    name = re.sub(r"[^a-z0-9]+", "-", candidate.deployment.model.name.lower()).strip("-")
-    if candidate.role == "both":
-        parts = [_deployment(candidate, name, replicas, engine, "both")]
-    else:
-        parts = [
-            _deployment(candidate, f"{name}-prefill", replicas * candidate.prefill, engine,
-                        "prefill"),
-            _deployment(candidate, f"{name}-decode", replicas * candidate.decode, engine, "decode"),
-        ]  # fmt: skip
-    return "---\n".join([*parts, _service(name)])
-
-
-def _deployment(c: Candidate, name: str, replicas: int, engine: str, role: str) -> str:
-    words = shlex.split(engine_command(c, engine))
-    chips = int(c.deployment.accelerators)
-    resource = "amd.com/gpu" if c.deployment.hardware.vendor.upper() == "AMD" else "nvidia.com/gpu"
-    label = name.removesuffix("-prefill").removesuffix("-decode")
-    arguments = "\n".join(f"            - {json.dumps(word)}" for word in words[1:])
-    return f"""apiVersion: apps/v1
-kind: Deployment
-metadata:
-  name: {name}
-  labels: {{app: {label}, "llm-d.ai/role": {role}}}
-spec:
-  replicas: {replicas}
-  selector:
-    matchLabels: {{app: {label}, "llm-d.ai/role": {role}}}
-  template:
-    metadata:
-      labels: {{app: {label}, "llm-d.ai/role": {role}, "llm-d.ai/inferenceServing": "true"}}
-    spec:
-      containers:
-        - name: engine
-          image: {_IMAGES[engine]}
-          command: [{json.dumps(words[0])}]
-          args:
-{arguments}
-          ports: [{{containerPort: 8000}}]
-          resources:
-            limits: {{{resource}: {chips}}}
-"""
-
-
-def _service(name: str) -> str:
-    return f"""apiVersion: v1
-kind: Service
-metadata:
-  name: {name}
-spec:
-  selector: {{app: {name}}}
-  ports: [{{port: 80, targetPort: 8000}}]
-"""
+    lines = ["#!/bin/sh", "# Starts one replica. Other engines are commented out."]
+    for engine in engines_of(candidate):
+        for role in roles_of(candidate):
+            lines.append(f"\n# {engine}" + ("" if role == "both" else f", {role}"))
+            if engine == "tensorrt_llm":
+                name = ("" if role == "both" else f"{role}_") + TENSORRT_OPTIONS
+                told = tensorrt_options(candidate, role).splitlines()
+                lines += [f"# cat > {name} <<'END'", *(f"# {line}" for line in told), "# END"]
+            mark = "" if engine == "vllm" else "# "
+            lines += [mark + part for part in broken_line(engine_command(candidate, engine, role))]
+    return "\n".join(lines) + "\n"

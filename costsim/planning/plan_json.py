@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costsim.planning.commands_out import engine_command, kubernetes_yaml
+from costsim.planning.commands_out import engine_command, engines_of, roles_of, start_script
+from costsim.planning.kubernetes_out import kubernetes_yaml
 from costsim.planning.plan_breakeven import plan_break_even
 from costsim.planning.plan_energy import plan_energy
 from costsim.planning.plan_worth import spend_by_offer
@@ -73,7 +74,9 @@ def pool_rows(plan: PlanResult) -> list[dict[str, Any]]:
             "bottleneck": k.bottleneck, "replicas_by_hour": found.replicas[c].tolist(),
             "spot_by_hour": found.spot[c].tolist(),
             "min_replicas": int(np.min(count)), "max_replicas": int(np.max(count)),
-            "commands": {e: engine_command(k, e) for e in ("vllm", "sglang", "tensorrt_llm")},
-            "kubernetes": kubernetes_yaml(k, int(np.max(count))),
+            "commands": {e: [engine_command(k, e, role) for role in roles_of(k)] 
+                         for e in engines_of(k)},
+            "script": start_script(k),
+            "kubernetes": kubernetes_yaml(k, int(np.max(count)), by_hour=count.tolist()),
         })  # fmt: skip
     return rows

@@ -31,7 +31,7 @@ def plan_table(plan: Plan) -> Any:
         parts.append(_worth(plan))
     if plan.uncertainty is not None:
         parts.append(_uncertainty(plan))
-    parts += [_command(row["commands"]["vllm"]) for row in pool_rows(plan)]
+    parts += [_command(line) for row in pool_rows(plan) for line in row["commands"]["vllm"]]
     parts += [f"note: {note}" for note in plan.notes]
     return Group(*parts)
 
