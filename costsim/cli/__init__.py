@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "simulate": ("simulate", "A trace or a generator through the discrete-event model."),
     "plan": ("plan", "The cheapest fleet that serves a traffic within its targets."),
     "sparsity": ("sparsity", "Does sparsity pay: laws, fits of own runs, life cost."),
+    "train": ("train", "What a training run costs, how long it takes, and its MFU."),
     "explain": ("explain", "Why a result is what it is, and what would change it most."),
     "calibrate": ("calibrate", "Measure kernels here, or fit measurements, and save the result."),
     "validate": ("validate", "Predicted against measured."),

@@ -9,6 +9,7 @@ import click
 
 from costsim.cli.options import complete_hardware, emit, output_options
 from costsim.cli.validate_all import everything, published
+from costsim.cli.validate_training import training
 
 
 @click.group("validate", invoke_without_command=True)
@@ -98,3 +99,4 @@ def serving(folders: tuple[Path, ...], as_json: bool, output: Path | None) -> No
 
 command.add_command(everything)
 command.add_command(published)
+command.add_command(training)

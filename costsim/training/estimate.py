@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from costsim.economics.prices import rent
 from costsim.errors import DoesNotFitError, InputError
 from costsim.hardware.accelerator import Hardware
 from costsim.kernels.calibration import Calibration
@@ -33,9 +34,11 @@ from costsim.training.traffic import LINK_EFFICIENCY, gradient_passes, stage_sen
 # Bytes of one Adam step per parameter: gradient, fp32 weight and two moments read, the last
 # three and the 16-bit weight written.
 OPTIMIZER_TRAFFIC_BYTES = 30.0
-# What the model leaves out (stragglers, data loading, evaluation, software of other years): root
-# mean square of log(published / predicted) over the runs of published layout (docs/training.md).
-UNMODELLED_LOG_ERROR = 0.21
+# Standard deviation of log(measured / predicted) over the families of runs of published layout;
+# a searched layout is the fastest there is, so that real runs lie above it: root mean square of
+# the same over the even half of the runs whose layout is not known (docs/training.md).
+UNMODELLED_LOG_ERROR = 0.20
+SEARCHED_LOG_ERROR = 0.53
 USABLE_MEMORY = 0.94
 
 
@@ -63,7 +66,7 @@ class TrainingEstimate:
 
     Args:
         step: one optimiser step.
-        days, gpu_hours, usd: of the whole run, failures included; ``usd`` None without prices.
+        days, gpu_hours: of the whole run, failures included.
         mfu: model FLOP per second over the dense peak rate, failures not counted. FLOP after
             Chowdhery et al. 2022, appendix B: attention counted without its causal mask.
         useful_share: of the time, what failures and checkpoints leave.
@@ -73,6 +76,8 @@ class TrainingEstimate:
         energy_kwh: at the accelerators' TDP and their share of the server, without PUE.
         plan: what was asked.
         provenance: of the kernels' times.
+        usd: rent, None without prices.
+        searched: the layout is the fastest found and not one that was given.
     """
 
     step: StepTime
@@ -87,12 +92,13 @@ class TrainingEstimate:
     plan: TrainingPlan
     provenance: str
     usd: Quantity | None = None
+    searched: bool = False
 
     @property
     def hours(self) -> Quantity:
         """GPU-hours as a quantity with its interval."""
-        error = math.hypot(float(np.max(self.step.log_error)), UNMODELLED_LOG_ERROR)
-        return Quantity(float(self.gpu_hours), "GPU h", error, error, provenance=self.provenance)
+        below, above = time_log_errors(self.step.log_error, self.searched)
+        return Quantity(float(self.gpu_hours), "GPU h", below, above, provenance=self.provenance)
 
 
 def estimate_training(
@@ -103,6 +109,7 @@ def estimate_training(
     price: str | tuple[float, float, float] = "",
     calibration: Calibration | None = None,
     require_fit: bool = False,
+    searched: bool = False,
 ) -> TrainingEstimate:
     """Return time, memory and cost of a training run; MFU is predicted, not assumed.
 
@@ -113,6 +120,7 @@ def estimate_training(
             $/h of one accelerator; ``""`` for no money.
         calibration: of the kernels; the hardware's own by default.
         require_fit: refuse plans that exceed the memory.
+        searched: the plan is the best of a search, which widens the interval upwards.
 
     Raises:
         InputError: the layout does not divide the model or the batch.
@@ -137,7 +145,8 @@ def estimate_training(
         mfu=model_flop(model, plan) / (step.seconds * accelerators * hardware.peak("bf16")),
         useful_share=share, memory=memory, fits=fits, accelerators=accelerators,
         energy_kwh=hours * power / 1000.0, plan=plan, provenance=calibration.provenance,
-        usd=_cost(hardware, hours, price, step.log_error))
+        usd=_cost(hardware, hours, price, time_log_errors(step.log_error, searched)),
+        searched=searched)
 
 
 def model_flop(model: Model, plan: TrainingPlan) -> float:
@@ -166,6 +175,7 @@ def step_time(
                                   back.total + 0.5 * send, plan.layout.virtual_stages)
     parts["data parallel"] = _exposed(hardware, plan, own, forward, back)
     parts["optimizer"] = _optimizer_time(hardware, plan, own)
+    parts["unexplained"] = plan.unexplained * sum(parts.values())
     return StepTime(parts, micro.layers.log_error)
 
 
@@ -179,7 +189,7 @@ def _stage(model: Model, micro: MicroBatch, plan: TrainingPlan) -> tuple[Seconds
     stages = np.asarray(plan.layout.pp, float)
     most, least = np.ceil(layers / stages) / layers, np.floor(layers / stages) / layers
     forward, ends = micro.layers, micro.ends
-    back = _sum(backward(forward, plan), recomputed(forward, plan))
+    back = _sum(backward(forward, plan), recomputed(micro, plan))
     ends_back = backward(ends, plan)
     middle = most * (forward.total + back.total)
     last = np.where(stages > 1, np.minimum(least, most), 1.0) * (forward.total + back.total)
@@ -266,25 +276,33 @@ def check_layout(model: Model, plan: TrainingPlan) -> None:
             raise InputError(f"{model.name}: {message}")
 
 
+def time_log_errors(kernels: Any, searched: bool) -> tuple[float, float]:
+    """Return the standard deviations of log(actual / predicted) time, below and above.
+
+    Args:
+        kernels: that of the kernels' times.
+        searched: the layout is the fastest found.
+    """
+    own = float(np.max(kernels))
+    above = SEARCHED_LOG_ERROR if searched else UNMODELLED_LOG_ERROR
+    return math.hypot(own, UNMODELLED_LOG_ERROR), math.hypot(own, above)
+
+
 def _cost(
-    hardware: Hardware, hours: Any, price: str | tuple[float, float, float], log_error: Any
+    hardware: Hardware, hours: Any, price: str | tuple[float, float, float],
+    errors: tuple[float, float],
 ) -> Quantity | None:
     if not price or np.ndim(hours):
         return None
-    low, central, high = _prices(hardware, price) if isinstance(price, str) else price
+    low, central, high = price if isinstance(price, tuple) else _rent(hardware, price)
     if not 0 < low <= central <= high:
         raise InputError(f"price ({low}, {central}, {high}): low, central and high in $/h, "
                          "rising and above 0")
-    time = math.hypot(float(np.max(log_error)), UNMODELLED_LOG_ERROR)
-    below = math.hypot(time, math.log(central / low) / 1.6448536)
-    above = math.hypot(time, math.log(high / central) / 1.6448536)
+    below = math.hypot(errors[0], math.log(central / low) / 1.6448536)
+    above = math.hypot(errors[1], math.log(high / central) / 1.6448536)
     return Quantity(float(hours) * central, "$", below, above, {"rent": float(hours) * central})
 
 
-def _prices(hardware: Hardware, kind: str) -> tuple[float, float, float]:
-    found = sorted(float(p.usd_per_hour) for p in hardware.prices if p.kind == kind)
-    if not found:
-        kinds = ", ".join(sorted({p.kind for p in hardware.prices})) or "none"
-        raise InputError(
-            f"hardware '{hardware.name}' has no price of kind '{kind}'; it has {kinds}")
-    return found[0], float(np.median(found)), found[-1]
+def _rent(hardware: Hardware, term: str) -> tuple[float, float, float]:
+    found = rent(hardware, term)
+    return float(found.low), float(found.central), float(found.high)

@@ -124,18 +124,22 @@ def _kept(model: Model, layers: Layers, plan: TrainingPlan, recompute: str) -> A
         return 2.0 * hidden / whole
     # Inputs of norms and of the sublayers (2 B each) and dropout masks, where there is dropout.
     around = (10.0 if not plan.fused_attention else 8.0) * hidden
-    inside = _attention_bytes(layers.mixer) + _ffn_bytes(layers.ffn, hidden)
+    inside = _attention_bytes(layers.mixer, recompute) + _ffn_bytes(layers.ffn, hidden)
+    # Both count two bytes an element.
+    around, inside = (v * plan.activation_bytes / 2.0 for v in (around, inside))
     scores = 0.0
     if isinstance(layers.mixer, Attention) and not plan.fused_attention and recompute == "none":
         scores = 5.0 * layers.mixer.heads * plan.sequence
     return around / whole + (inside + scores) / tp
 
 
-def _attention_bytes(mixer: Any) -> float:
+def _attention_bytes(mixer: Any, recompute: str) -> float:
     if not isinstance(mixer, Attention):
         return 8.0 * getattr(mixer, "value_heads", 0) * getattr(mixer, "value_dim", 0)
     if mixer.kv_lora_rank:
         latent = mixer.kv_lora_rank + mixer.q_lora_rank
+        if recompute == "selective":
+            return 2.0 * (latent + mixer.heads * mixer.v_head_dim)
         return 2.0 * (latent + mixer.heads * (2 * mixer.head_dim + 2 * mixer.v_head_dim))
     cached = mixer.kv_heads * (mixer.head_dim + mixer.v_head_dim)
     return 2.0 * (mixer.heads * (mixer.head_dim + mixer.v_head_dim) + cached)

@@ -74,10 +74,12 @@ class MicroBatch:
     Args:
         layers: forward, through all layers on one accelerator of each stage in turn.
         ends: embedding, LM head and loss.
+        expansion: of ``layers``, what expands latent keys and values.
     """
 
     layers: Seconds
     ends: Seconds
+    expansion: Seconds
 
 
 def micro_batch(
@@ -96,7 +98,8 @@ def micro_batch(
         _add_kind(layers, on, kind, tokens, plan)
     heads = 1 + (model.mtp_layers if plan.multi_token_prediction else 0)
     _add_ends(ends, on, tokens.all, heads)
-    return MicroBatch(_seconds(layers), _seconds(ends))
+    expansion = Seconds(gemm=layers.by_operator.get("latent expansion", 0.0))
+    return MicroBatch(_seconds(layers), _seconds(ends), expansion)
 
 
 def _add_kind(tally: Tally, on: Pass, kind: Layers, tokens: Tokens, plan: TrainingPlan) -> None:
@@ -211,17 +214,20 @@ def backward(forward: Seconds, plan: TrainingPlan) -> Seconds:
         network=network * forward.network, flop=2.0 * forward.flop)
 
 
-def recomputed(forward: Seconds, plan: TrainingPlan) -> Seconds:
+def recomputed(micro: MicroBatch, plan: TrainingPlan) -> Seconds:
     """Return what of a forward pass through the layers is done again before the backward pass.
 
     ``selective`` recomputes the attention between the projections, where scores would take most
-    of the memory; flash attention does that inside its backward pass, at no extra cost.
+    of the memory; flash attention does that inside its backward pass, at no extra cost. Latent
+    attention expands its keys and values again (DeepSeek-V3, arXiv:2412.19437, section 3.2.3).
     """
     if plan.recompute == "full":
-        return forward
-    if plan.recompute == "selective" and not plan.fused_attention:
-        return Seconds(attention=forward.attention, scores=forward.scores)
-    return Seconds()
+        return micro.layers
+    if plan.recompute == "none":
+        return Seconds()
+    if plan.fused_attention:
+        return micro.expansion
+    return Seconds(micro.expansion.gemm, micro.layers.attention, micro.layers.scores)
 
 
 def communication_bytes(plan: TrainingPlan) -> float:

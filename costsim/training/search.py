@@ -114,7 +114,8 @@ def search_layout(
         raise DoesNotFitError(
             f"{model.name} on {accelerators} {hardware.name}: the smallest of the layouts tried "
             f"needs {least / 1e9:,.0f} GB on each")
-    return estimate_training(model, hardware, best[1], price=price, calibration=calibration)
+    return estimate_training(model, hardware, best[1], price=price, calibration=calibration,
+                             searched=True)
 
 
 def _taken(layouts: TrainingLayout, at: int) -> TrainingLayout:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from costsim.cli import cli
 from costsim.errors import DoesNotFitError, InputError
 from costsim.hardware.accelerator import Hardware
 from costsim.hardware.loader import load_hardware
@@ -26,7 +30,7 @@ from costsim.training import (
 from costsim.training.estimate import TrainingEstimate, model_flop
 from costsim.training.failures import optimal_interval_s, useful_share
 from costsim.training.memory import layer_activation_bytes, training_memory
-from costsim.training.published import model_of
+from costsim.training.published_rows import model_of
 from costsim.training.schedule import bubble_time, in_flight
 from costsim.training.traffic import half_all_reduce_time
 
@@ -308,3 +312,41 @@ def test_a_model_that_cannot_fit(a100: Hardware) -> None:
     with pytest.raises(DoesNotFitError, match="needed on one a100"):
         estimate_training(big, a100, plan_of(layout=TrainingLayout(tp=8)), require_fit=True,
                           calibration=ROOFLINE)
+
+
+def test_latent_attention_expanded_again_keeps_less_and_takes_longer() -> None:
+    model, h800 = load_model("deepseek-v3"), load_hardware("h800_sxm")
+    layout = TrainingLayout(pp=16, dp=32, ep=32)
+    none, again = (predicted(model, h800, layout=layout, recompute=r, global_batch_tokens=2**23)
+                   for r in ("none", "selective"))
+    assert again.memory.activations < 0.8 * none.memory.activations
+    assert none.step.seconds < again.step.seconds < 1.1 * none.step.seconds
+
+
+def test_fp8_activations_take_half() -> None:
+    model = load_model("llama-2-7b")
+    two, one = (layer_activation_bytes(model, model.layers[0], plan_of(activation_bytes=b))
+                for b in (2.0, 1.0))
+    assert float(one) == pytest.approx(0.5 * float(two))
+
+
+def test_train_command(tmp_path: Path) -> None:
+    args = ["train", "llama-2-7b", "a100_sxm_80gb", "--accelerators", "64,128", "--tokens", "2T"]
+    result = CliRunner().invoke(cli, [*args, "--json", "--output", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / "training.json").read_text())
+    assert [r["accelerators"] for r in rows] == [64, 128]
+    assert rows[1]["days"] < rows[0]["days"] and 0 < rows[0]["mfu"] < 1
+    assert (tmp_path / "training.png").exists()
+    given = CliRunner().invoke(cli, [*args[:3], "--tokens", "2T", "--dp", "64", "--no-failures",
+                                     "--kernels-only", "--price", "2"])
+    assert given.exit_code == 0 and "DP64" in given.output
+
+
+@pytest.mark.parametrize(("args", "message"), [
+    (["--accelerators", "8,x"], "whole numbers"), (["--price", "cheap"], "--price"),
+    (["--recompute", "ful"], "did you mean 'full'"), (["--tp", "3"], "does not divide")])
+def test_train_command_refuses(args: list[str], message: str) -> None:
+    found = CliRunner().invoke(cli, ["train", "llama-2-7b", "a100_sxm_80gb", "--tokens", "2T",
+                                     *args])
+    assert found.exit_code != 0 and message in f"{found.output}{found.exception}"
