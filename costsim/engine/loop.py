@@ -39,6 +39,7 @@ class StepCurve:
         prompt_tokens: new tokens of a prompt.
         clustering: share of the other requests' prompts that a prompt waits for besides.
         frontend_s: outside the engine, in front of the first token.
+        poll_steps: steps between two looks for new requests.
     """
 
     requests: list[Any]
@@ -54,6 +55,7 @@ class StepCurve:
     prompt_tokens: Any
     clustering: Any = 0.0
     frontend_s: float = 0.0
+    poll_steps: float = 1.0
 
     def decode(self, requests: Any) -> Any:
         """Return the decode step at a number of requests, linear between the knots."""
@@ -162,7 +164,9 @@ def _at(curve: StepCurve, decoding: Any, batch: Any, steps: Any, alone: bool) ->
     own = np.maximum(added if alone else added + base, curve.alone_s)
     queue = own * busy / (2.0 * (1.0 - busy)) * (curve.prompt_tokens / room)
     queue = np.minimum(queue, (batch - 1.0) * curve.first_s * curve.chunks)
-    waiting = np.minimum(1.0, np.maximum(batch - 1.0, 0.0)) * step + np.maximum(queue, 0.0)
+    # Half of the steps between two looks for requests, and all of the step under way.
+    looks = 0.5 * (curve.poll_steps + 1.0) * np.minimum(1.0, np.maximum(batch - 1.0, 0.0))
+    waiting = looks * step + np.maximum(queue, 0.0)
     if np.any(curve.clustering):
         each = curve.full_s * curve.prompt_tokens / curve.full_tokens
         waiting = waiting + curve.clustering * np.maximum(batch - 1.0, 0.0) * each

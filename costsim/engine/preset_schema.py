@@ -30,11 +30,19 @@ class Settings(BaseModel):
     prefill_interference: float | None = Field(None, ge=0)
     context_spread: float | None = Field(None, ge=1)
     kernel_time_factor: float | None = Field(None, gt=0.1, le=10)
+    kernel_time_factor_fp4: float | None = Field(None, gt=0.1, le=10)
+    layer_gap_s: float | None = Field(None, ge=0, le=1e-2)
+    parallel_shared_experts: bool | None = None
+    draft_host_s: float | None = Field(None, ge=0, le=1)
+    poll_steps: int | None = Field(None, ge=1)
     prompt_clustering: float | None = Field(None, ge=0, le=1)
     dp_prompt_clustering: float | None = Field(None, ge=0, le=1)
     frontend_s: float | None = Field(None, ge=0, le=10)
     log_error_tpot: float | None = Field(None, ge=0, le=3)
     log_error_ttft: float | None = Field(None, ge=0, le=3)
+    log_error_pools_tpot: float | None = Field(None, ge=0, le=3)
+    log_error_pools_ttft: float | None = Field(None, ge=0, le=3)
+    log_error_drafting: float | None = Field(None, ge=0, le=3)
 
 
 class Preset(BaseModel):

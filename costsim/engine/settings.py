@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -64,8 +65,15 @@ class EngineSettings:
         weight_offload_share, kv_offload_share: kept in host memory.
         context_spread: decode attention time over that of equal contexts (split-KV imbalance).
         kernel_launch_s: host time to start one kernel without CUDA graphs.
-        kernel_time_factor: time of kernels in the engine's captured graphs over that of the same
-            kernels measured one by one (dependent launches overlap, caches stay warm).
+        kernel_time_factor: time of kernels in the engine's captured decode graphs over that of the
+            same kernels measured one by one (dependent launches overlap, caches stay warm).
+        kernel_time_factor_fp4: the same on accelerators with native fp4 (from Blackwell on, where
+            engines let a kernel start before the last has ended); negative: as the other.
+        layer_gap_s: time of a layer that no measured kernel covers: gaps between dependent
+            kernels, sorting and counting of experts' tokens, small fused operations.
+        parallel_shared_experts: shared experts run beside the routed ones in decode steps.
+        draft_host_s: host time that drafting adds to a verify step.
+        poll_steps: steps between two looks for new requests.
         prompt_clustering: share of the other requests' prompts that a prompt finds in front of
             it on average. 0: requests arrive independently; 0.5: all at once. Closed-loop
             benchmarks with similar output lengths stay clustered.
@@ -77,6 +85,9 @@ class EngineSettings:
         async_scheduling: a step is scheduled while the one before it runs, so that a request that
             arrives during a step misses the next one too.
         prefix_caching: blocks of finished requests are kept and found again by their hashes.
+        log_error_pools_tpot, log_error_pools_ttft: the same of separate prefill and decode pools;
+            negative: as the others.
+        log_error_drafting: what drafting adds to that of TPOT (acceptance differs by text).
         memory_rule: what ``memory_utilization`` is a share of: ``total`` (vLLM: weights,
             activations and cache together within that share of the memory), ``static`` (SGLang:
             weights and cache within it, activations in the rest) or ``free`` (TensorRT-LLM: the
@@ -109,8 +120,30 @@ class EngineSettings:
     async_scheduling: bool = False
     prefix_caching: bool = False
     kernel_time_factor: float = 1.0
+    kernel_time_factor_fp4: float = -1.0
+    layer_gap_s: float = 0.0
+    parallel_shared_experts: bool = False
+    draft_host_s: float = 0.0
+    poll_steps: int = 1
     prompt_clustering: float = 0.0
     dp_prompt_clustering: float = -1.0
     frontend_s: float = 0.0
     log_error_tpot: float = 0.05
     log_error_ttft: float = 0.25
+    log_error_pools_tpot: float = -1.0
+    log_error_pools_ttft: float = -1.0
+    log_error_drafting: float = 0.0
+
+    def log_errors(self, pools: bool = False) -> tuple[float, float]:
+        """Return what the engine adds to the log errors of TPOT and TTFT.
+
+        Args:
+            pools: with separate prefill and decode pools.
+        """
+        tpot, ttft = self.log_error_tpot, self.log_error_ttft
+        if pools and self.log_error_pools_tpot >= 0:
+            tpot = self.log_error_pools_tpot
+        if pools and self.log_error_pools_ttft >= 0:
+            ttft = self.log_error_pools_ttft
+        drafting = self.log_error_drafting if self.speculation else 0.0
+        return math.hypot(tpot, drafting), ttft

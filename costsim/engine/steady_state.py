@@ -97,6 +97,26 @@ def operating_point(
     return _assemble(deployment, batch, isl, osl, steps, loop, decode, prefill, mixed, prompt)
 
 
+def closed_loop(deployment: Deployment, in_flight: Any, isl: Any, osl: Any) -> OperatingPoint:
+    """Return the steady state of a benchmark that keeps requests in flight, fitting or not.
+
+    Where more are in flight than the memory and the engine's limit hold, the rest wait in front of
+    the engine: Little's law gives the time they add to TTFT.
+
+    Args:
+        deployment: what runs. Where not even one request fits by its memory rule, the limit is
+            taken as wrong (it runs, after all) and left out.
+        in_flight, isl, osl: as in `operating_point`.
+    """
+    total = np.asarray(in_flight, float)
+    holds = np.asarray(max_batch(deployment, np.asarray(isl, float), np.asarray(osl, float)))
+    inside = np.where(holds >= 1, np.minimum(total, np.maximum(holds, 1.0)), total)
+    point = operating_point(deployment, inside, isl, osl)
+    queue = (total - inside) / point.requests_per_s
+    return replace(point, batch=total, ttft_s=point.ttft_s + queue, e2e_s=point.e2e_s + queue,
+                   waiting_s=point.waiting_s + queue, fits=point.fits & (total <= inside))
+
+
 def _check_positive(**values: Any) -> None:
     for name, value in values.items():
         array = np.asarray(value, float)
@@ -154,6 +174,7 @@ def _curve(
         alone_s=alone.seconds, chunks=prompt.chunks, prompt_tokens=prompt.new,
         clustering=_clustering(deployment),
         frontend_s=deployment.settings.frontend_s,
+        poll_steps=float(deployment.settings.poll_steps),
     )
     return curve, decodes[-1], alone, first
 
@@ -186,9 +207,9 @@ def _assemble(
     limit = max_batch(deployment, isl, osl)
     mfu, mbu = _utilisation(deployment, batch, rate, steps, decode, prefill, prompt)
     share = loop.prompt_share
-    error = np.hypot(decode.log_error * (1.0 - share) + prefill.log_error * share,
-                     deployment.settings.log_error_tpot)
-    error_ttft = np.hypot(prefill.log_error, deployment.settings.log_error_ttft)
+    added_tpot, added_ttft = deployment.settings.log_errors()
+    error = np.hypot(decode.log_error * (1.0 - share) + prefill.log_error * share, added_tpot)
+    error_ttft = np.hypot(prefill.log_error, added_ttft)
     weight = decode_s / (decode_s + loop.ttft_s)
     return OperatingPoint(
         batch=batch, isl=isl, osl=osl, ttft_s=loop.ttft_s, tpot_s=tpot,

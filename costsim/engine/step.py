@@ -21,6 +21,8 @@ from costsim.ops.tally import Tally
 # array. A large block that is freed raises the threshold (mallopt(3), M_MMAP_THRESHOLD).
 np.empty(4_000_000)
 
+_SHARED_EXPERTS = ("shared expert up", "shared expert down")
+
 
 @dataclass(frozen=True)
 class StepTime:
@@ -83,8 +85,7 @@ def step_time(
     add_model(tally, on, tokens)
     add_adapters(tally, on, tokens)
     add_drafting(tally, on, tokens)
-    if settings.kernel_time_factor != 1.0:
-        tally.scale(settings.kernel_time_factor)
+    _as_captured(tally, deployment, tokens)
     if settings.overlap_communication:
         tally.overlap_network(settings.overlap_communication)
     _add_host_memory(tally, deployment, on, tokens)
@@ -146,6 +147,22 @@ def add_model(tally: Tally, on: Pass, tokens: Tokens) -> None:
     add_stage_transfers(tally, on, tokens)
 
 
+def _as_captured(tally: Tally, deployment: Deployment, tokens: Tokens) -> None:
+    """Turn times of kernels measured one by one into those of a decode step's captured graph.
+
+    Steps with prompts are not captured whole: the share of their tokens that decode counts.
+    """
+    settings = deployment.settings
+    factor = settings.kernel_time_factor
+    if deployment.hardware.supports("fp4") and settings.kernel_time_factor_fp4 > 0:
+        factor = settings.kernel_time_factor_fp4
+    captured = tokens.decode / np.maximum(tokens.all, 1e-9)
+    if settings.parallel_shared_experts:
+        tally.hide(_SHARED_EXPERTS, "experts", captured)
+    if factor != 1.0:
+        tally.scale(1.0 + (factor - 1.0) * captured)
+
+
 def _add_host_memory(tally: Tally, deployment: Deployment, on: Pass, tokens: Tokens) -> None:
     settings = deployment.settings
     weights, cache = settings.weight_offload_share, settings.kv_offload_share
@@ -165,7 +182,11 @@ def _add_host(tally: Tally, deployment: Deployment, tokens: Tokens) -> None:
         # Kernels are started one by one: the host is the limit where it is the slower.
         late = np.maximum(tally.calls * settings.kernel_launch_s - tally.seconds, 0.0)
         tally.add_host("kernel launches", late)
-    host = np.where(running > 0, settings.host_step_s, 0.0) + settings.host_request_s * running
+    layers = sum(each.count for each in deployment.model.layers)
+    once = settings.host_step_s + settings.layer_gap_s * layers
+    if settings.speculation is not None:
+        once = once + settings.draft_host_s * (tokens.decode > 0)
+    host = np.where(running > 0, once, 0.0) + settings.host_request_s * running
     tally.add_host("host", host)
 
 

@@ -48,8 +48,12 @@ def allowed(model: Model, layout: Layout) -> Any:
     return ok
 
 
-def check_layout(model: Model, layout: Layout) -> None:
+def check_layout(model: Model, layout: Layout, spare_experts: int = 0) -> None:
     """Refuse a layout that a model cannot be served in.
+
+    Args:
+        model: what is served; layout: of one replica.
+        spare_experts: copies of experts beside the model's own, spread over the ranks with them.
 
     Raises:
         InputError: one line with the rule that is broken and what is allowed.
@@ -70,10 +74,10 @@ def check_layout(model: Model, layout: Layout) -> None:
     if layout.pp > _layers(model):
         raise InputError(f"pp = {layout.pp} is more than the {_layers(model)} layers of "
                          f"{model.name}")
-    _check_experts(model, layout)
+    _check_experts(model, layout, spare_experts)
 
 
-def _check_experts(model: Model, layout: Layout) -> None:
+def _check_experts(model: Model, layout: Layout, spare: int) -> None:
     stage = layout.tp * layout.dp * layout.cp
     experts = sorted(_experts(model))
     if layout.ep > 1 and not experts:
@@ -82,6 +86,6 @@ def _check_experts(model: Model, layout: Layout) -> None:
         raise InputError(f"ep = {layout.ep} does not divide the {stage} accelerators of a stage "
                          "(tp x dp x cp)")
     for count in experts:
-        if layout.ep > count or count % layout.ep:
+        if layout.ep > count or (count + spare) % layout.ep:
             raise InputError(f"ep = {layout.ep} does not divide the {count} experts of "
                              f"{model.name}")

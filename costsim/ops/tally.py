@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,8 +93,28 @@ class Tally:
         self.by_resource["network"] = wire * kept
         self.by_resource["host"] = self.by_resource["host"] - launches * (1.0 - kept)
 
-    def scale(self, factor: float) -> None:
-        """Multiply all times so far."""
+    def hide(self, names: Sequence[str], behind: str, share: Any = 1.0) -> None:
+        """Hide operators behind another that runs beside them, never more than it takes.
+
+        Args:
+            names: of the operators, as far as there are any.
+            behind: the operator they run beside.
+            share: of their time that can be hidden.
+        """
+        found = [name for name in names if name in self.by_operator]
+        if not found or behind not in self.by_operator:
+            return
+        time = total({name: self.by_operator[name] for name in found})
+        kept = 1.0 - np.minimum(time * share, self.by_operator[behind]) / np.maximum(time, 1e-30)
+        left = 1.0 - time * (1.0 - kept) / np.maximum(self.seconds, 1e-30)
+        for name in found:
+            self.by_operator[name] = self.by_operator[name] * kept
+            self.error[name] = self.error[name] * kept
+        for resource in RESOURCES:
+            self.by_resource[resource] = self.by_resource[resource] * left
+
+    def scale(self, factor: Any) -> None:
+        """Multiply all times so far by a factor, which may be an array."""
         for parts in (self.by_operator, self.by_resource, self.error):
             for name in parts:
                 parts[name] = parts[name] * factor

@@ -51,13 +51,10 @@ def silicon_data(
 
 def explanation(p: Prediction) -> str:
     """Return what is known of why a prediction is far off."""
-    if p.assumed:
-        return p.assumed
-    if p.point.layout is None:
-        return "disaggregated; speculative decoding is not recorded in these rows"
-    ratio = p.tpot_s / p.point.tpot_s
-    if "DeepSeek" in p.point.model and ratio > 1.6:
-        return "faster than one token per step allows: multi-token prediction, not recorded"
+    if p.point.assumed:
+        return p.point.assumed
+    if p.point.draft_tokens:
+        return "drafts; acceptance differs between texts, one figure stands for all"
     if p.point.ttft_s > 20:
         return "the measured TTFT shows a server that was overloaded"
     return "not explained"
@@ -104,7 +101,7 @@ def draw_silicon(found: Sequence[Prediction], folder: Path) -> list[Path]:
                 own = [p for p in found if p.point.engine == name]
                 x = np.array([getattr(p.point, f"{what}_s") for p in own]) * 1e3
                 y = np.array([getattr(p, f"{what}_s") for p in own]) * 1e3
-                solid = np.array([not p.assumed for p in own])
+                solid = np.array([not p.point.assumed for p in own])
                 axis.scatter(x[solid], y[solid], s=7, alpha=0.45, color=tint[name], label=name)
                 axis.scatter(x[~solid], y[~solid], s=7, alpha=0.25, facecolors="none",
                              edgecolors=tint[name])

@@ -10,28 +10,31 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from costsim.engine.deployment import Deployment, deploy
-from costsim.engine.disaggregation import disaggregate
+from costsim.engine.disaggregated_loop import DisaggregatedLoop, disaggregated_loop
 from costsim.engine.layout import Layout
 from costsim.engine.precision import Precision
 from costsim.engine.presets import load_settings
-from costsim.engine.settings import EngineSettings
-from costsim.engine.steady_state import operating_point
+from costsim.engine.settings import EngineSettings, Speculation
+from costsim.engine.steady_state import closed_loop
 from costsim.engine.validity import check_layout
 from costsim.errors import InputError, unknown_name
 from costsim.hardware.loader import load_hardware
-from costsim.loading import read_toml
 from costsim.models.architecture import Model
 from costsim.models.loader import load_model
 from costsim.validation.silicon_points import LeftOut, ServingPoint
+from costsim.validation.silicon_setups import flags_of, model_table
 
-MODELS = Path(__file__).with_name("silicon_models.toml")
+# Chance that a drafted token is accepted in the public sweeps (random prompts in a chat template):
+# where TensorRT-LLM's drafting rows with even checksum have no bias. 2.2 tokens per step of three
+# drafted; the sweeps' own standard for coding prompts is 2.49 (DeepSeek-V4, InferenceX).
+ACCEPTANCE = 0.6
+# The scripts of the public sweeps look for requests less often from here on.
+_POLL_CHANGES = 16
 Settings = Mapping[str, EngineSettings]
 
 
@@ -44,7 +47,6 @@ class Prediction:
         ttft_s, tpot_s: predicted.
         log_error_ttft, log_error_tpot, log_error_throughput: of log(actual / predicted).
         accelerators: of the deployment.
-        assumed: what the row leaves open and was filled in.
     """
 
     point: ServingPoint
@@ -54,12 +56,12 @@ class Prediction:
     log_error_tpot: float
     log_error_throughput: float
     accelerators: int
-    assumed: str = ""
 
     def throughput(self, ttft_s: float, tpot_s: float) -> float:
         """Return output tokens per second and accelerator of the closed loop at some latencies."""
-        life = ttft_s + max(self.point.osl - 1, 0) * tpot_s
-        return self.point.concurrency * self.point.osl / life / self.accelerators
+        osl = self.point.mean_osl
+        life = ttft_s + max(osl - 1.0, 0.0) * tpot_s
+        return self.point.concurrency * osl / life / self.accelerators
 
     @property
     def error_tpot(self) -> float:
@@ -78,15 +80,9 @@ class Prediction:
         return math.log(predicted / self.throughput(self.point.ttft_s, self.point.tpot_s))
 
 
-@lru_cache
-def _model_table() -> dict[str, dict[str, str]]:
-    table: dict[str, dict[str, str]] = read_toml(MODELS)["models"]
-    return table
-
-
 def model_of(point: ServingPoint) -> Model:
     """Return the model of a point; raises InputError where it is unknown."""
-    table = _model_table()
+    table = model_table()
     if point.model not in table:
         raise unknown_name("model of the serving points", point.model, table)
     return load_model(table[point.model]["name"])
@@ -104,9 +100,28 @@ def precision_of(point: ServingPoint) -> Precision:
         return Precision.uniform("int4", "bf16")
     weights = point.weights
     if weights == "fp8":
-        weights = _model_table()[point.model]["fp8"]
-    kv = "fp8" if point.engine == "trtllm" else "bf16"
+        weights = model_table()[point.model]["fp8"]
+    kv = flags(point).get("kv", "fp8" if point.engine == "trtllm" else "bf16")
     return Precision.uniform(weights, kv=kv)
+
+
+def flags(point: ServingPoint) -> Mapping[str, Any]:
+    """Return the flags that a point of the public sweeps was served with, as far as known."""
+    if not point.public:
+        return {}
+    return flags_of(point.engine, point.model, point.hardware, point.weights, point.layout is None)
+
+
+def settings_of(point: ServingPoint, settings: Settings) -> EngineSettings:
+    """Return the engine's settings for a point: with its drafting and its serving flags."""
+    own, known = settings[point.engine], flags(point)
+    if point.draft_tokens:
+        own = replace(own, speculation=Speculation("mtp", point.draft_tokens, ACCEPTANCE))
+    if "tokens" in known:
+        own = replace(own, max_num_batched_tokens=known["tokens"])
+    if "poll" in known:
+        own = replace(own, poll_steps=known["poll"][point.concurrency >= _POLL_CHANGES])
+    return own
 
 
 def default_settings() -> dict[str, EngineSettings]:
@@ -117,9 +132,12 @@ def default_settings() -> dict[str, EngineSettings]:
 def deployment_of(point: ServingPoint, layout: Layout, settings: Settings) -> Deployment:
     """Return the deployment of a point (one pool of a disaggregated one)."""
     model = model_of(point)
-    check_layout(model, layout)
-    return deploy(model, load_hardware(point.hardware), layout, precision_of(point),
-                  settings[point.engine])
+    own = settings_of(point, settings)
+    spare = -max((each.ffn.experts for each in model.layers if each.ffn), default=0) % layout.ep
+    if spare:
+        own = replace(own, routing=replace(own.routing, replicated_experts=spare))
+    check_layout(model, layout, spare)
+    return deploy(model, load_hardware(point.hardware), layout, precision_of(point), own)
 
 
 def predict(
@@ -134,12 +152,9 @@ def predict(
         progress: called with (done, total).
     """
     settings = settings or default_settings()
-    groups: dict[tuple[Any, ...], list[ServingPoint]] = defaultdict(list)
-    for p in points:
-        groups[(p.model, p.hardware, p.engine, p.weights, p.layout, p.prefill, p.decode)].append(p)
     found: list[Prediction] = []
     left: list[LeftOut] = []
-    for members in groups.values():
+    for members in grouped(points):
         try:
             if members[0].layout is not None:
                 found += _aggregated(members, settings)
@@ -152,57 +167,62 @@ def predict(
     return found, left
 
 
-def _columns(points: Sequence[ServingPoint]) -> tuple[Any, Any, Any]:
+def grouped(points: Sequence[ServingPoint]) -> list[list[ServingPoint]]:
+    """Return points in groups that share a deployment."""
+    groups: dict[tuple[Any, ...], list[ServingPoint]] = defaultdict(list)
+    for p in points:
+        groups[(p.model, p.hardware, p.engine, p.weights, p.layout, p.prefill, p.decode,
+                p.draft_tokens, p.public, p.concurrency >= _POLL_CHANGES)].append(p)
+    return list(groups.values())
+
+
+def columns(points: Sequence[ServingPoint]) -> tuple[Any, Any, Any]:
+    """Return requests in flight, and mean prompt and output tokens."""
     return (np.array([p.concurrency for p in points], float),
-            np.array([p.isl for p in points], float), np.array([p.osl for p in points], float))
+            np.array([p.mean_isl for p in points]), np.array([p.mean_osl for p in points]))
 
 
 def _aggregated(points: Sequence[ServingPoint], settings: Settings) -> list[Prediction]:
     layout = points[0].layout
     assert layout is not None
     deployment = deployment_of(points[0], layout, settings)
-    batch, isl, osl = _columns(points)
-    found = operating_point(deployment, batch, isl, osl)
-    return _predictions(points, found, int(layout.accelerators), "")
+    batch, isl, osl = columns(points)
+    found = closed_loop(deployment, batch, isl, osl)
+    return _predictions(points, found, int(layout.accelerators))
 
 
-def _disaggregated(points: Sequence[ServingPoint], settings: Settings) -> list[Prediction]:
+@dataclass(frozen=True)
+class Pools:
+    """The two pools behind disaggregated points, and their closed loop."""
+
+    prefill: Deployment
+    decode: Deployment
+    decode_replicas: int
+    accelerators: int
+    loop: DisaggregatedLoop
+
+
+def pools_of(points: Sequence[ServingPoint], settings: Settings) -> Pools:
+    """Return the pools of points that share a disaggregated deployment, at their loads."""
     first = points[0]
     assert first.prefill is not None and first.decode is not None
     prefill = deployment_of(first, first.prefill.layout, settings)
     decode = deployment_of(first, first.decode.layout, settings)
-    batch, isl, osl = _columns(points)
-    x, y = first.prefill.workers, first.decode.workers
-    found = disaggregate(prefill, decode, isl, osl, np.maximum(batch / (y or 1), 1.0),
-                         prefill_replicas=x or 1, decode_replicas=y or 1)
-    cards = (x or 1) * int(prefill.accelerators) + (y or 1) * int(decode.accelerators)
-    assumed = "" if x and y else "workers not recorded: one of a kind"
-    errors = {"log_error_ttft": found.prefill.log_error, "log_error_tpot": found.decode.log_error,
-              "log_error_throughput": found.decode.log_error}
-    queued = _closed_loop_ttft(found, batch, osl)
-    return _predictions(points, _Plain(queued, found.tpot_s, **errors), cards, assumed)
+    batch, isl, osl = columns(points)
+    x, y = first.prefill.workers or 1, first.decode.workers or 1
+    found = disaggregated_loop(prefill, decode, isl, osl, batch, prefill_replicas=x,
+                               decode_replicas=y, decode_slots=first.decode.slots or np.inf)
+    cards = x * int(prefill.accelerators) + y * int(decode.accelerators)
+    return Pools(prefill, decode, y, cards, found)
 
 
-@dataclass(frozen=True)
-class _Plain:
-    """The figures of a point, whatever model they come from."""
-
-    ttft_s: Any
-    tpot_s: Any
-    log_error_ttft: Any
-    log_error_tpot: Any
-    log_error_throughput: Any
-
-
-def _closed_loop_ttft(found: Any, batch: Any, osl: Any) -> Any:
-    """Return TTFT with the queue in front of the prefill pool of a closed loop (Little's law)."""
-    rate = np.asarray(found.requests_per_s, float)
-    decode_s = np.maximum(osl - 1.0, 0.0) * found.tpot_s
-    return np.maximum(found.ttft_s, batch / np.maximum(rate, 1e-30) - decode_s)
+def _disaggregated(points: Sequence[ServingPoint], settings: Settings) -> list[Prediction]:
+    pools = pools_of(points, settings)
+    return _predictions(points, pools.loop, pools.accelerators)
 
 
 def _predictions(
-    points: Sequence[ServingPoint], found: Any, accelerators: int, assumed: str
+    points: Sequence[ServingPoint], found: Any, accelerators: int
 ) -> list[Prediction]:
     shape = (len(points),)
     names = ("ttft_s", "tpot_s", "log_error_ttft", "log_error_tpot", "log_error_throughput")
@@ -210,7 +230,7 @@ def _predictions(
     found_rows = []
     for i, p in enumerate(points):
         ttft, tpot, e_ttft, e_tpot, e_rate = (float(c[i]) for c in columns)
-        found_rows.append(Prediction(p, ttft, tpot, e_ttft, e_tpot, e_rate, accelerators, assumed))
+        found_rows.append(Prediction(p, ttft, tpot, e_ttft, e_tpot, e_rate, accelerators))
     return found_rows
 
 
@@ -285,7 +305,7 @@ def kendall(predictions: Sequence[Prediction], least: int = 4) -> float:
 
 CLASSES: dict[str, Callable[[Prediction], str]] = {
     "mode": lambda p: ("aggregated" if p.point.layout is not None else
-                       "disaggregated" + (", workers assumed" if p.assumed else "")),
+                       "disaggregated" + (", partly assumed" if p.point.assumed else "")),
     "engine": lambda p: p.point.engine,
     "hardware": lambda p: p.point.hardware,
     "model": lambda p: p.point.model.split("/")[-1],

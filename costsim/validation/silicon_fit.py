@@ -1,12 +1,13 @@
 """Fit the few figures each engine has to the even rows of the measured serving points.
 
 Free are, per engine: the time of kernels in captured graphs over that of kernels measured one by
-one, host time per step and per running request, the share of communication that is hidden, how
-clustered the prompts of the benchmark are, and the front end's time. None is per model, per
-accelerator or per row. Rows of disaggregated deployments are not fitted on.
+one (on accelerators with and without native fp4), the time of a layer that no kernel covers, host
+time per step and per running request, the share of communication that is hidden, how clustered the
+prompts of the benchmark are (and with data-parallel attention), and the front end's time. None is
+per model, per accelerator or per row. Runs that draft, or whose deployment is partly assumed, are
+not fitted on.
 
-A surrogate that is linear in these figures stands for the engine model while fitting; it is rebuilt
-from the engine model at each round, so that both agree where the fit ends.
+A surrogate that is linear in these figures stands for the engine model while fitting.
 """
 
 from __future__ import annotations
@@ -20,81 +21,136 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from costsim.engine.settings import EngineSettings
-from costsim.engine.steady_state import operating_point
+from costsim.engine.steady_state import closed_loop
+from costsim.engine.step import StepTime, step_time
 from costsim.errors import InputError
-from costsim.validation.silicon import Settings, deployment_of, predict, with_figures
-from costsim.validation.silicon_points import ServingPoint
+from costsim.hardware.loader import load_hardware
+from costsim.validation.silicon import (
+    Settings,
+    columns,
+    deployment_of,
+    grouped,
+    pools_of,
+    predict,
+    with_figures,
+)
+from costsim.validation.silicon_points import ServingPoint, distinct
 
-FIGURES = ("kernel_time_factor", "host_step_s", "host_request_s", "overlap_communication",
-           "prompt_clustering", "frontend_s")
-_START = np.array([0.9, 5e-4, 1e-5, 0.3, 0.2, 0.03])
-_LOW = np.array([0.5, 0.0, 0.0, 0.0, 0.0, 0.0])
-_HIGH = np.array([1.5, 1e-2, 1e-3, 1.0, 1.0, 1.0])
-_SCALE = np.array([0.1, 1e-3, 1e-5, 0.3, 0.3, 0.03])
+FIGURES = ("kernel_time_factor", "kernel_time_factor_fp4", "layer_gap_s", "host_step_s",
+           "host_request_s", "overlap_communication", "prompt_clustering",
+           "dp_prompt_clustering", "frontend_s")
+_START = np.array([0.9, 0.9, 1e-5, 5e-4, 1e-5, 0.3, 0.2, 0.2, 0.03])
+_LOW = np.array([0.5, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+_HIGH = np.array([1.5, 1.5, 2e-4, 1e-2, 1e-3, 0.7, 1.0, 1.0, 1.0])
+_SCALE = np.array([0.1, 0.1, 1e-5, 1e-3, 1e-5, 0.3, 0.3, 0.3, 0.03])
 # TTFT of a benchmark depends on its arrivals more than on the engine: it weighs less.
 _TTFT_WEIGHT = 0.3
+# Fewer rows than this say nothing of how wide an interval must be.
+_FEWEST_ERRORS = 20
 _NETWORK = ("all-reduce", "expert dispatch", "expert combine", "expert exchange",
             "gather logits", "context-parallel exchange")
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What the surrogate needs of each row, computed with neutral figures."""
+    """What the surrogate needs of each row, computed with neutral figures.
+
+    Args:
+        kernels_s, network_s: of a decode step, all kernels and the collectives among them.
+        layers, running: layers of the model, requests of the fullest attention group.
+        extra_s: what prompts add to all decode steps of a request; steps: how many those are.
+        own_s, others_s: of TTFT: without the steps waited for; the others' prompts.
+        looks: steps waited for before the prompt is seen.
+        fp4, dp: whether the accelerator has native fp4, and attention is data parallel.
+        tpot_s, ttft_s: measured; ttft_s is NaN where it is not fitted.
+    """
 
     kernels_s: NDArray[np.float64]
     network_s: NDArray[np.float64]
+    layers: NDArray[np.float64]
+    running: NDArray[np.float64]
     extra_s: NDArray[np.float64]
+    steps: NDArray[np.float64]
     own_s: NDArray[np.float64]
     others_s: NDArray[np.float64]
-    running: NDArray[np.float64]
-    osl: NDArray[np.float64]
+    looks: NDArray[np.float64]
+    fp4: NDArray[np.float64]
+    dp: NDArray[np.float64]
     tpot_s: NDArray[np.float64]
     ttft_s: NDArray[np.float64]
 
 
 def neutral(settings: EngineSettings) -> EngineSettings:
     """Return settings with all fitted figures at their neutral values."""
-    return replace(settings, kernel_time_factor=1.0, host_step_s=0.0, host_request_s=0.0,
-                   overlap_communication=0.0, prompt_clustering=0.0, frontend_s=0.0)
+    return replace(settings, kernel_time_factor=1.0, kernel_time_factor_fp4=-1.0, layer_gap_s=0.0,
+                   host_step_s=0.0, host_request_s=0.0, overlap_communication=0.0,
+                   prompt_clustering=0.0, dp_prompt_clustering=-1.0, frontend_s=0.0)
+
+
+def fitted_on(
+    points: Sequence[ServingPoint], engine: str, drafting: bool = False
+) -> list[ServingPoint]:
+    """Return an engine's rows to fit on: even, each run once, nothing assumed, drafting or not."""
+    rows = [p for p in points if p.fit and p.engine == engine and not p.assumed
+            and (p.draft_tokens > 0) == drafting]
+    return list(distinct(rows))
 
 
 def parts_of(points: Sequence[ServingPoint], settings: Settings) -> Parts:
-    """Return the surrogate's parts of the aggregated rows that the engine model can price."""
-    groups: dict[tuple[Any, ...], list[ServingPoint]] = {}
-    for p in points:
-        groups.setdefault((p.model, p.hardware, p.weights, p.layout), []).append(p)
-    columns: list[list[float]] = []
-    for members in groups.values():
+    """Return the surrogate's parts of the rows that the engine model can price."""
+    found: list[NDArray[np.float64]] = []
+    for members in grouped(points):
         try:
-            columns += _rows(members, settings)
+            rows = _aggregated if members[0].layout is not None else _disaggregated
+            found.append(rows(members, settings))
         except InputError:
             continue
-    if not columns:
+    if not found:
         raise InputError("no row to fit on")
-    return Parts(*np.array(columns, float).T)
+    return Parts(*np.concatenate(found, axis=1))
 
 
-def _rows(points: Sequence[ServingPoint], settings: Settings) -> list[list[float]]:
+def _aggregated(points: Sequence[ServingPoint], settings: Settings) -> NDArray[np.float64]:
     layout = points[0].layout
     assert layout is not None
     deployment = deployment_of(points[0], layout, settings)
-    batch = np.array([p.concurrency for p in points], float)
-    isl = np.array([p.isl for p in points], float)
-    osl = np.array([p.osl for p in points], float)
-    found = operating_point(deployment, batch, isl, osl)
+    batch, isl, osl = columns(points)
+    found = closed_loop(deployment, batch, isl, osl)
+    steps = np.maximum(osl - 1.0, 1.0)
+    extra = np.maximum(found.tpot_s - found.decode.seconds, 0.0) * steps
+    looks = 0.5 * (deployment.settings.poll_steps + 1.0) * np.minimum(1.0, batch - 1.0)
+    own = np.maximum(found.ttft_s - looks * found.tpot_s, 0.0)
+    others = extra * (batch - 1.0) / batch
+    ttft = np.where(found.fits, [p.ttft_s for p in points], np.nan)
+    inside = np.minimum(batch, np.maximum(found.max_batch, 1.0))
+    return _stacked(points, deployment, found.decode, inside / float(layout.dp), extra, steps, own,
+                    others, looks, float(layout.dp > 1), ttft)
 
-    def column(value: Any) -> NDArray[np.float64]:
-        return np.broadcast_to(np.asarray(value, float), batch.shape)
 
-    network = sum((column(v) for n, v in found.decode.by_operator.items() if n in _NETWORK),
-                  np.zeros_like(batch))
-    decode = column(found.decode.seconds)
-    extra = np.maximum(column(found.tpot_s) - decode, 0.0) * osl
-    own = np.maximum(column(found.ttft_s) - 0.5 * decode, 0.0)
-    others = extra * np.maximum(batch - 1.0, 0.0) / np.maximum(batch, 1.0)
-    rows = np.stack([decode, network, extra, own, others, batch / float(layout.dp), osl,
-                     np.array([p.tpot_s for p in points]), np.array([p.ttft_s for p in points])])
-    return [list(map(float, row)) for row in rows.T]
+def _disaggregated(points: Sequence[ServingPoint], settings: Settings) -> NDArray[np.float64]:
+    pools = pools_of(points, settings)
+    batch = np.maximum(pools.loop.decoding / pools.decode_replicas, 1.0)
+    _, isl, osl = columns(points)
+    decode = step_time(pools.decode, decode_requests=batch, decode_context=isl + 0.5 * osl)
+    none = np.zeros_like(batch)
+    groups = float(pools.decode.layout.dp)
+    return _stacked(points, pools.decode, decode, batch / groups, none, np.maximum(osl - 1.0, 1.0),
+                    none, none, none, float(groups > 1), none + np.nan)
+
+
+def _stacked(
+    points: Sequence[ServingPoint], deployment: Any, decode: StepTime, running: Any, extra: Any,
+    steps: Any, own: Any, others: Any, looks: Any, dp: float, ttft: Any,
+) -> NDArray[np.float64]:
+    shape = (len(points),)
+    network = sum((np.asarray(v, float) for n, v in decode.by_operator.items() if n in _NETWORK),
+                  np.zeros(shape))
+    layers = float(sum(each.count for each in deployment.model.layers))
+    fp4 = float(load_hardware(points[0].hardware).supports("fp4"))
+    tpot = [p.tpot_s for p in points]
+    return np.stack([np.broadcast_to(np.asarray(v, float), shape) for v in (
+        decode.seconds, network, layers, running, extra, steps, own, others, looks, fp4, dp, tpot,
+        ttft)])
 
 
 def surrogate(x: NDArray[np.float64], parts: Parts) -> tuple[Any, Any]:
@@ -103,22 +159,25 @@ def surrogate(x: NDArray[np.float64], parts: Parts) -> tuple[Any, Any]:
     Clustered prompts move the time that decodes lose to others' prompts into the wait for the first
     token; the sum over a request's life stays.
     """
-    factor, host, per_request, overlap, clustering, frontend = x
-    kernels = factor * (parts.kernels_s - overlap * parts.network_s)
-    step = kernels + host + per_request * parts.running
-    moved = np.minimum(clustering, 1.0) * factor * parts.others_s
-    tpot = step + (factor * parts.extra_s - moved) / parts.osl
-    ttft = factor * parts.own_s + 0.5 * step + moved + frontend
+    plain, fp4, gap, host, per_request, overlap, together, together_dp, frontend = x
+    factor = np.where(parts.fp4 > 0, fp4, plain)
+    hidden = np.minimum(overlap * parts.network_s, parts.kernels_s - parts.network_s)
+    step = factor * (parts.kernels_s - hidden) + gap * parts.layers + host
+    step = step + per_request * parts.running
+    moved = np.where(parts.dp > 0, together_dp, together) * parts.others_s
+    tpot = step + (parts.extra_s - moved) / parts.steps
+    ttft = parts.own_s + parts.looks * tpot + moved + frontend
     return np.maximum(tpot, 1e-6), np.maximum(ttft, 1e-6)
 
 
 def fit_engine(parts: Parts) -> dict[str, float]:
     """Return the figures of one engine that fit its rows best (soft L1 on log errors)."""
+    timed = np.isfinite(parts.ttft_s)
 
     def residual(x: NDArray[np.float64]) -> NDArray[np.float64]:
         tpot, ttft = surrogate(x, parts)
         return np.concatenate([np.log(tpot / parts.tpot_s),
-                               _TTFT_WEIGHT * np.log(ttft / parts.ttft_s)])
+                               _TTFT_WEIGHT * np.log(ttft[timed] / parts.ttft_s[timed])])
 
     found = least_squares(residual, _START, bounds=(_LOW, _HIGH), x_scale=_SCALE,
                           loss="soft_l1", f_scale=0.1)
@@ -143,21 +202,47 @@ def extra_log_error(errors: Sequence[float], known: Sequence[float], level: floa
     return float(high)
 
 
+def fit_drafting(points: Sequence[ServingPoint], settings: EngineSettings) -> dict[str, float]:
+    """Return the host time that drafting adds to a step: where its rows have no median bias.
+
+    Args:
+        points: drafting rows of one engine that may be fitted on.
+        settings: of the engine, fitted already.
+    """
+    low, high = 0.0, 0.01
+    for _ in range(7):
+        middle = 0.5 * (low + high)
+        found, _ = predict(points, {settings.name: replace(settings, draft_host_s=middle)})
+        slow = bool(np.median([p.error_tpot for p in found]) > 0)
+        low, high = (low, middle) if slow else (middle, high)
+    return {"draft_host_s": low}
+
+
 def fit_errors(points: Sequence[ServingPoint], settings: Settings) -> dict[str, dict[str, float]]:
     """Return the log errors each engine adds to its kernels', from the rows for fitting."""
-    bare = {n: replace(s, log_error_tpot=0.0, log_error_ttft=0.0) for n, s in settings.items()}
-    rows = [p for p in points if p.fit and p.layout is not None]
-    found, _ = predict(rows, bare)
-    figures = {}
+    none = {"log_error_tpot": 0.0, "log_error_ttft": 0.0, "log_error_pools_tpot": 0.0,
+            "log_error_pools_ttft": 0.0, "log_error_drafting": 0.0}
+    bare = with_figures(settings, dict.fromkeys(settings, none))
+    found, _ = predict([p for p in points if p.fit], bare)
+    figures: dict[str, dict[str, float]] = {}
     for engine in settings:
         own = [p for p in found if p.point.engine == engine]
-        if own:
-            figures[engine] = {
-                "log_error_tpot": extra_log_error([p.error_tpot for p in own],
-                                                  [p.log_error_tpot for p in own]),
-                "log_error_ttft": extra_log_error([p.error_ttft for p in own],
-                                                  [p.log_error_ttft for p in own]),
-            }
+        figures[engine] = own_errors = {}
+        for pools, name in ((False, "log_error"), (True, "log_error_pools")):
+            plain = [p for p in own if (p.point.layout is None) == pools
+                     and not p.point.draft_tokens]
+            for quantity in ("tpot", "ttft"):
+                if len(plain) >= _FEWEST_ERRORS:
+                    own_errors[f"{name}_{quantity}"] = extra_log_error(
+                        [getattr(p, f"error_{quantity}") for p in plain],
+                        [getattr(p, f"log_error_{quantity}") for p in plain])
+        drafting = [p for p in own if p.point.draft_tokens]
+        if len(drafting) >= _FEWEST_ERRORS:
+            level = own_errors["log_error_tpot"], own_errors["log_error_pools_tpot"]
+            own_errors["log_error_drafting"] = extra_log_error(
+                [p.error_tpot for p in drafting],
+                [float(np.hypot(p.log_error_tpot, level[p.point.layout is None]))
+                 for p in drafting])
     return figures
 
 
@@ -168,7 +253,8 @@ def fit(
     """Return the figures of every engine, fitted to the rows that may be fitted on.
 
     Args:
-        points: from `read_points`; only aggregated rows with ``fit`` are used.
+        points: from `read_points`; only those of `fitted_on` are used, for drafting those that
+            draft, and for the errors all even ones.
         settings: the presets; their fitted figures are ignored.
         progress: called with the engine's name.
     """
@@ -177,8 +263,12 @@ def fit(
     for engine in plain:
         if progress:
             progress(engine)
-        rows = [p for p in points if p.fit and p.layout is not None and p.engine == engine]
+        rows = fitted_on(points, engine)
         if rows:
             figures[engine] = fit_engine(parts_of(rows, plain))
+        drafting = fitted_on(points, engine, drafting=True)
+        if drafting:
+            fitted = with_figures(settings, figures)[engine]
+            figures[engine] |= fit_drafting(drafting, fitted)
     errors = fit_errors(points, with_figures(settings, figures))
     return {name: {**figures[name], **errors.get(name, {})} for name in figures}

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from costsim.engine.deployment import Deployment, deploy
 from costsim.engine.layout import Layout
+from costsim.engine.memory import max_batch
 from costsim.engine.settings import EngineSettings, Speculation
 from costsim.engine.speculation import tokens_per_step
-from costsim.engine.steady_state import operating_point
+from costsim.engine.steady_state import closed_loop, operating_point
 from costsim.engine.step import step_time
 from costsim.errors import InputError
 from costsim.hardware.loader import load_hardware
@@ -191,3 +192,23 @@ def test_share_of_time_for_prompts(serve: Serve) -> None:
     assert one.input_time_share == pytest.approx(float(one.ttft_s / one.e2e_s))
     busy = operating_point(serve("llama-3.1-8b"), 64, np.array([100, 8000]), np.array([1000, 2]))
     assert busy.input_time_share[0] < 0.1 < 0.9 < busy.input_time_share[1]
+
+
+def test_closed_loop_waits_for_memory(serve: Callable[..., Deployment]) -> None:
+    """What the memory does not hold waits in front; Little's law over all of it stays."""
+    deployment = serve("llama-3.1-70b", tp=4)
+    holds = float(max_batch(deployment, 8000.0, 1000.0))
+    full, over = (closed_loop(deployment, n, 8000, 1000) for n in (holds, 3.0 * holds))
+    assert over.tpot_s == pytest.approx(float(full.tpot_s), rel=1e-9) and not over.fits
+    life = over.ttft_s + 999.0 * over.tpot_s
+    assert over.requests_per_s * life == pytest.approx(3.0 * holds, rel=1e-6)
+    assert over.ttft_s > full.ttft_s + full.e2e_s
+
+
+def test_polling_seldom_delays_the_first_token_only(serve: Callable[..., Deployment]) -> None:
+    often, seldom = (
+        operating_point(serve("llama-3.1-70b", tp=8, settings=EngineSettings(poll_steps=n)),
+                        8, 1000, 1000) for n in (1, 31))
+    waited = float(seldom.ttft_s - often.ttft_s)
+    assert waited == pytest.approx(15.0 * float(often.tpot_s), rel=0.05)
+    assert seldom.tpot_s == pytest.approx(float(often.tpot_s), rel=0.02)

@@ -189,3 +189,35 @@ def test_without_cuda_graphs_small_steps_wait_for_launches(serve: Serve) -> None
 
 def test_nothing_to_do_takes_no_time(serve: Serve) -> None:
     assert step_time(serve("llama-3.1-8b")).seconds == 0.0
+
+
+@pytest.mark.theory
+def test_captured_decodes_and_gaps(serve: Serve) -> None:
+    """The factor is the decode graph's alone; gaps count per layer; both on top of one another."""
+    plain = serve("deepseek-v3", tp=8, ep=8)
+    changed = serve("deepseek-v3", tp=8, ep=8, settings=EngineSettings(
+        kernel_time_factor=0.5, kernel_time_factor_fp4=0.25, layer_gap_s=1e-5))
+    decode = {"decode_requests": 8, "decode_context": 1000}
+    prompt = {"prefill_requests": 1, "prefill_tokens": 1000}
+    one, other = (step_time(d, **decode).seconds for d in (plain, changed))
+    assert other == pytest.approx(0.5 * one + 61e-5, rel=1e-9)
+    one, other = (step_time(d, **prompt).seconds for d in (plain, changed))
+    assert other == pytest.approx(one + 61e-5, rel=1e-9)
+    b200 = load_hardware("b200_sxm")
+    one, other = (step_time(d.with_changes(hardware=b200), **decode).seconds
+                  for d in (plain, changed))
+    assert other == pytest.approx(0.25 * one + 61e-5, rel=1e-9)
+
+
+@pytest.mark.theory
+def test_shared_experts_beside_the_routed_ones(serve: Serve) -> None:
+    """Shared experts are shorter than routed ones here: all of them are hidden, in decodes."""
+    beside = EngineSettings(parallel_shared_experts=True)
+    plain, hidden = (serve("deepseek-v3", tp=8, ep=8, settings=s) for s in (None, beside))
+    one, other = (step_time(d, decode_requests=64, decode_context=1000) for d in (plain, hidden))
+    shared = sum(v for k, v in one.by_operator.items() if k.startswith("shared expert"))
+    assert shared > 0
+    assert other.seconds == pytest.approx(one.seconds - shared, rel=1e-9)
+    assert sum(other.by_resource.values()) == pytest.approx(other.seconds, rel=1e-9)
+    one, other = (step_time(d, 1, 1000) for d in (plain, hidden))
+    assert other.seconds == pytest.approx(one.seconds, rel=1e-12)

@@ -9,7 +9,8 @@ import pytest
 
 from costsim.engine.layout import Layout
 from costsim.errors import InputError
-from costsim.validation.silicon_points import read_points, repaired_layout
+from costsim.validation.silicon_points import read_points
+from costsim.validation.silicon_setups import repaired_layout
 
 
 @pytest.mark.parametrize(
