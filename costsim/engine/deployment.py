@@ -45,7 +45,8 @@ def deploy(
 ) -> Deployment:
     """Return a deployment; what is left out is the checkpoint's, one accelerator, generic."""
     settings = settings or EngineSettings()
-    kernels = (calibration or load_calibration(hardware)).for_engine(settings.name)
+    kernels = (calibration or load_calibration(hardware)).for_engine(
+        settings.kernels or settings.name)
     return Deployment(
         model=model,
         hardware=hardware,

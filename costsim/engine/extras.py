@@ -78,7 +78,7 @@ def add_drafting(tally: Tally, on: Pass, tokens: Tokens) -> None:
                       all_groups=one.all_groups - _all_decodes(tokens) * tokens.decode_width)
     draft = _drafter(on)
     for part, passes in ((decodes, float(speculation.draft_tokens)), (prompts, 1.0)):
-        spent = Tally()
+        spent = Tally(replaced=tally.replaced)
         for kind in draft.model.layers:
             add_layers(spent, draft, kind, part, passes * kind.count)
         add_ends(spent, draft, part, passes)

@@ -12,8 +12,9 @@ from costsim.engine.layout import Layout
 from costsim.engine.precision import Precision
 from costsim.engine.settings import EngineSettings
 from costsim.models.architecture import Attention, FeedForward, Layers, LinearAttention, Model
-from costsim.ops.attention import add_attention, add_linear_attention
+from costsim.ops.attention import add_attention, add_linear_attention, local_kv_heads
 from costsim.ops.feedforward import ExpertRanks, add_dense, add_moe
+from costsim.ops.listed import add_listed
 from costsim.ops.shape import Machine, Tokens, Types
 from costsim.ops.tally import Tally
 
@@ -35,11 +36,11 @@ class Pass:
     settings: EngineSettings
 
     def types(self, part: str) -> Types:
-        """Return the data types of a part (field of `Precision`); bf16 parts stay bf16."""
+        """Return the data types of a part (field of `Precision`); plain parts stay plain."""
         p = self.precision
         weight = getattr(p, part)
         plain = bytes_per_element(weight) >= _ACTIVATION_BYTES
-        return Types(weight, "bf16" if plain else p.activation, p.kv, p.communication)
+        return Types(weight, weight if plain else p.activation, p.kv, p.communication)
 
     @property
     def ranks(self) -> Any:
@@ -75,6 +76,38 @@ def add_layers(tally: Tally, on: Pass, layers: Layers, tokens: Tokens, count: An
     if mixer is not None:
         _add_joint(tally, on, tokens, types, count)
     _add_feed_forward(tally, on, layers.ffn, tokens, count)
+    if on.settings.operators:
+        add_listed(tally, on.machine, on.settings.operators, _places(layers),
+                   _sizes(on, tokens, layers), types, count)
+
+
+def _places(layers: Layers) -> list[str]:
+    """Return where operators that a preset lists run in a layer (`costsim.ops.listed.PLACES`)."""
+    places, mixer = ["layer"], layers.mixer
+    if isinstance(mixer, Attention):
+        places += ["attention"] + ["qk_norm"] * mixer.qk_norm
+    return places + ([layers.ffn.kind] if layers.ffn else [])
+
+
+def _sizes(on: Pass, tokens: Tokens, layers: Layers | None = None) -> dict[str, Any]:
+    """Return the sizes that a preset's list may name (`costsim.ops.listed.SIZES`)."""
+    types = on.types("attention")
+    prompts, decodes = np.asarray(tokens.prefill_requests, float), tokens.decode_requests
+    seen = np.asarray(tokens.prefill_context, float) + tokens.prefill_tokens
+    sizes = {
+        "tokens": tokens.all, "requests": prompts + decodes,
+        "cached": prompts * seen + decodes * np.asarray(tokens.decode_context, float),
+        "hidden": on.model.hidden_size, "vocabulary": on.model.vocab_size / on.ranks,
+        "head_rows": tokens.rows_of_head, "element": bytes_per_element(types.activation),
+        "kv_element": bytes_per_element(types.kv)}
+    mixer, ffn = (layers.mixer, layers.ffn) if layers else (None, None)
+    if isinstance(mixer, Attention):
+        tp = np.asarray(on.layout.tp, float)
+        sizes |= {"heads": mixer.heads / tp, "kv_heads": local_kv_heads(mixer.kv_heads, tp),
+                  "head_dim": mixer.head_dim, "v_head_dim": mixer.v_head_dim}
+    if ffn is not None:
+        sizes |= {"width": ffn.width / on.ranks, "experts": ffn.experts}
+    return sizes
 
 
 def add_context_exchange(tally: Tally, on: Pass, a: Attention, tokens: Tokens, count: Any) -> None:
@@ -153,6 +186,9 @@ def add_ends(tally: Tally, on: Pass, tokens: Tokens, count: Any = 1.0) -> None:
         tally.add("all-gather", gather, count, (on.ranks > 1) & (rows > 0))
     sampling = on.machine("elementwise", bytes=rows * model.vocab_size * 8.0)
     tally.add("sampling", sampling, count, rows > 0)
+    if on.settings.operators:
+        add_listed(tally, on.machine, on.settings.operators, ["ends"], _sizes(on, tokens), types,
+                   count)
 
 
 def add_stage_transfers(tally: Tally, on: Pass, tokens: Tokens) -> None:

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from costsim.ops.listed import PLACES, SIZES, unknown_factors
+
 
 class Settings(BaseModel):
     """Flags and overheads; meanings as in `costsim.engine.settings.EngineSettings`."""
@@ -14,6 +16,8 @@ class Settings(BaseModel):
 
     host_step_s: float | None = Field(None, ge=0, le=1)
     host_request_s: float | None = Field(None, ge=0, le=1)
+    host_layer_curve: tuple[tuple[float, float], ...] | None = None
+    packed_copies: float | None = Field(None, ge=0, le=10)
     cuda_graphs: bool | None = None
     kernel_launch_s: float | None = Field(None, ge=0, le=1)
     chunked_prefill: bool | None = None
@@ -45,8 +49,45 @@ class Settings(BaseModel):
     log_error_drafting: float | None = Field(None, ge=0, le=3)
 
 
+class Gemm(BaseModel):
+    """Rows, columns and inner size, in the names of `costsim.ops.listed.SIZES`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    m: str
+    n: str
+    k: str
+
+
+class Operator(BaseModel):
+    """One operator of an engine that runs others than those of `costsim.ops`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    where: Literal[*PLACES]  # type: ignore[valid-type]
+    calls: float = Field(1.0, gt=0, le=1000)
+    gemm: Gemm | None = None
+    kind: str = ""
+    bytes: str | None = None
+
+    @model_validator(mode="after")
+    def _one_shape_of_known_sizes(self) -> Operator:
+        if (self.gemm is None) == (self.bytes is None):
+            raise ValueError(f"operator '{self.name}': give either gemm or bytes")
+        given = [self.bytes] if self.gemm is None else list(self.gemm.model_dump().values())
+        wrong = sorted({f for text in given if text is not None for f in unknown_factors(text)})
+        if wrong:
+            raise ValueError(f"operator '{self.name}': unknown size {', '.join(wrong)}; known: "
+                             f"{', '.join(SIZES)}")
+        return self
+
+
 class Preset(BaseModel):
-    """One engine of one version."""
+    """One engine of one version.
+
+    ``extends`` names another preset: what is not given here is taken from there.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -54,6 +95,10 @@ class Preset(BaseModel):
     version: str
     settings: Settings
     sources: dict[str, str]
+    extends: str = ""
+    kernels: str = ""
+    replaces: list[str] = []
+    operators: list[Operator] = []
 
     @model_validator(mode="after")
     def _every_setting_has_a_source(self) -> Preset:
@@ -61,4 +106,7 @@ class Preset(BaseModel):
         missing = sorted(given - set(self.sources))
         if missing:
             raise ValueError(f"no source for {', '.join(missing)} under [sources]")
+        both = sorted({each.name for each in self.operators} & set(self.replaces))
+        if both:
+            raise ValueError(f"{', '.join(both)}: listed and replaced; give it another name")
         return self

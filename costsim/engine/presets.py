@@ -9,6 +9,8 @@ from typing import Any
 
 from costsim import library, loading
 from costsim.engine.settings import EngineSettings
+from costsim.errors import InputError
+from costsim.ops.listed import ListedOperator
 
 KIND = "engine/presets"
 
@@ -38,10 +40,25 @@ def preset_sources(name: str) -> dict[str, str]:
     return dict(_table(library.find(KIND, name))["sources"])
 
 
-def _table(path: Path) -> dict[str, Any]:
+def _table(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
     from costsim.engine.preset_schema import Preset
 
-    return loading.validate(Preset, loading.read_toml(path), str(path)).model_dump()
+    table = loading.read_toml(path)
+    if isinstance(table.get("extends"), str):
+        if path in below:
+            raise InputError(f"{path}: extends itself")
+        base = library.find(KIND, table["extends"])
+        table = _merged(_table(base, (*below, path)), table, base.stem)
+    return loading.validate(Preset, table, str(path)).model_dump()
+
+
+def _merged(base: dict[str, Any], table: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a preset's table with what it leaves out taken from the one that it extends."""
+    found = {**base, "kernels": base["kernels"] or name, **table}
+    for part in ("settings", "sources"):
+        if isinstance(table.get(part, {}), dict):
+            found[part] = {**base[part], **table.get(part, {})}
+    return found
 
 
 @lru_cache(maxsize=64)
@@ -49,4 +66,12 @@ def _load(path: Path, modified_ns: int) -> EngineSettings:
     table = _table(path)
     known = {each.name for each in fields(EngineSettings)}
     given = {k: v for k, v in table["settings"].items() if v is not None and k in known}
-    return EngineSettings(name=path.stem, version=table["version"], **given)
+    return EngineSettings(name=path.stem, version=table["version"], kernels=table["kernels"],
+                          **given, operators=tuple(map(_operator, table["operators"])),
+                          replaces=frozenset(table["replaces"]))
+
+
+def _operator(row: dict[str, Any]) -> ListedOperator:
+    shape = row["gemm"] or {"bytes": row["bytes"]}
+    return ListedOperator(row["name"], row["where"], "gemm" if row["gemm"] else "elementwise",
+                          tuple(shape.items()), row["kind"], row["calls"])

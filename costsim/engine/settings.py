@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from costsim.ops.listed import ListedOperator
+
 
 @dataclass(frozen=True)
 class Speculation:
@@ -49,6 +51,11 @@ class EngineSettings:
         name, version: engine and the version the figures belong to.
         host_step_s: host time of one step that is not hidden behind the accelerator.
         host_request_s: the same per running request and step.
+        host_layer_curve: host time of a layer as pairs of bytes moved in it and seconds, where it
+            depends on them: what streams through a processor's caches evicts the host's own code
+            and data. It comes in place of ``layer_gap_s``; between the pairs it is linear.
+        packed_copies: times that a GEMM of several rows copies its weights before it multiplies
+            (into panels, on a CPU); they too stream through the caches.
         cuda_graphs: decode steps replay captured graphs; else every kernel is launched.
         chunked_prefill: prefill chunks share steps with decodes.
         max_num_batched_tokens: token budget of a step.
@@ -92,6 +99,9 @@ class EngineSettings:
             activations and cache together within that share of the memory), ``static`` (SGLang:
             weights and cache within it, activations in the rest) or ``free`` (TensorRT-LLM: the
             cache takes that share of what weights and activations leave).
+        kernels: engine whose measured kernels it runs; its own name if empty.
+        operators: what the engine runs beside (or instead of) the operators of `costsim.ops`.
+        replaces: names of those that it does not run.
     """
 
     name: str = "generic"
@@ -133,6 +143,11 @@ class EngineSettings:
     log_error_pools_tpot: float = -1.0
     log_error_pools_ttft: float = -1.0
     log_error_drafting: float = 0.0
+    host_layer_curve: tuple[tuple[float, float], ...] = ()
+    packed_copies: float = 0.0
+    kernels: str = ""
+    operators: tuple[ListedOperator, ...] = ()
+    replaces: frozenset[str] = frozenset()
 
     def log_errors(self, pools: bool = False) -> tuple[float, float]:
         """Return what the engine adds to the log errors of TPOT and TTFT.

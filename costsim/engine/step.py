@@ -81,7 +81,7 @@ def step_time(
         prefill_requests, prefill_tokens, prefill_context, decode_requests, decode_context,
         deployment.layout.dp, width, settings.context_spread,
     )
-    tally, on = Tally(), pass_of(deployment)
+    tally, on = Tally(replaced=settings.replaces), pass_of(deployment)
     add_model(tally, on, tokens)
     add_adapters(tally, on, tokens)
     add_drafting(tally, on, tokens)
@@ -182,12 +182,22 @@ def _add_host(tally: Tally, deployment: Deployment, tokens: Tokens) -> None:
         # Kernels are started one by one: the host is the limit where it is the slower.
         late = np.maximum(tally.calls * settings.kernel_launch_s - tally.seconds, 0.0)
         tally.add_host("kernel launches", late)
-    layers = sum(each.count for each in deployment.model.layers)
-    once = settings.host_step_s + settings.layer_gap_s * layers
+    once = settings.host_step_s + _host_of_layers(tally, deployment, tokens)
     if settings.speculation is not None:
         once = once + settings.draft_host_s * (tokens.decode > 0)
     host = np.where(running > 0, once, 0.0) + settings.host_request_s * running
     tally.add_host("host", host)
+
+
+def _host_of_layers(tally: Tally, deployment: Deployment, tokens: Tokens) -> Any:
+    """Return host time of all layers, by what a layer moves where that matters."""
+    settings = deployment.settings
+    layers = sum(kind.count for kind in deployment.model.layers)
+    if not settings.host_layer_curve:
+        return settings.layer_gap_s * layers
+    copies = np.where(tokens.all > 1, settings.packed_copies, 0.0)
+    streamed = np.asarray(tally.memory_bytes, float) / layers * (1.0 + copies)
+    return layers * np.interp(streamed, *np.transpose(settings.host_layer_curve))
 
 
 def finish(tally: Tally) -> StepTime:

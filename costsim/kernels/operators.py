@@ -33,6 +33,7 @@ _UNUSED: dict[str, tuple[str, ...]] = {
     "attention_prefill": ("dtype",),
     "mla_prefill": ("dtype",),
     "linear_attention": ("kind", "key_heads"),
+    "elementwise": ("kind",),
 }
 
 
@@ -100,6 +101,8 @@ def variant(operator: str, shape: Shape) -> str:
         return f"{kv}{_windowed(shape)}"
     if operator == "linear_attention":
         return f"{shape.get('kind', '')}:{_phase(shape['new_tokens'])}"
+    if operator == "elementwise":
+        return str(shape.get("kind", ""))
     return ""
 
 

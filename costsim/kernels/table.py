@@ -51,7 +51,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "reduce_scatter": {"ranks": None, "message_bytes": None},
     "all_to_all": {"ranks": None, "message_bytes": None},
     "point_to_point": {"message_bytes": None, "across_nodes": 0.0},
-    "elementwise": {"bytes": None},
+    "elementwise": {"bytes": None, "kind": ""},
 }
 ABOUT = ("device", "software", "version", "source", "date")
 

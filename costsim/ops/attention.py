@@ -12,6 +12,11 @@ from costsim.ops.shape import Machine, Tokens, Types
 from costsim.ops.tally import Tally
 
 
+def score_type(types: Types) -> str:
+    """Return the type that attention computes in: the activations', bf16 at the narrowest."""
+    return types.activation if bytes_per_element(types.activation) > 2 else "bf16"
+
+
 def local_kv_heads(kv_heads: int, tp: Any) -> Any:
     """Return KV heads per rank; with more ranks than heads they are replicated."""
     return np.maximum(kv_heads / np.asarray(tp, float), 1.0)
@@ -127,7 +132,8 @@ def _add_softmax(
     shared = {"heads": heads, "kv_heads": kv, "head_dim": a.head_dim, "v_head_dim": a.v_head_dim}
     prefill = machine("attention_prefill", batch=tokens.prefill_requests,
                       new_tokens=tokens.prefill_tokens, context=tokens.prefill_context,
-                      window=_prefill_window(a, tokens), dtype="bf16", kv_dtype=types.kv, **shared)
+                      window=_prefill_window(a, tokens), dtype=score_type(types),
+                      kv_dtype=types.kv, **shared)
     tally.add("attention (prefill)", prefill, count / np.asarray(cp, float),
               tokens.prefill > 0)
     seen = seen_tokens(a, tokens.decode_context) / np.asarray(cp, float)
@@ -188,7 +194,7 @@ def _add_latent_attention(
         # Each query reads top-k entries: a chunk costs like one with that much context.
         window["context"] = np.minimum(tokens.prefill_context, a.index_topk)
     prefill = machine("mla_prefill", batch=tokens.prefill_requests,
-                      new_tokens=tokens.prefill_tokens, heads=heads, dtype="bf16",
+                      new_tokens=tokens.prefill_tokens, heads=heads, dtype=score_type(types),
                       nope_head_dim=a.nope_head_dim, rope_head_dim=a.rope_head_dim,
                       v_head_dim=a.v_head_dim, kv_lora_rank=a.kv_lora_rank, kv_dtype=types.kv,
                       **window)

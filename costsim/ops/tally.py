@@ -28,6 +28,7 @@ class Tally:
         flop, memory_bytes, network_bytes: work per accelerator.
         calls: kernels started.
         network: seconds by collective, a part of ``by_operator``.
+        replaced: names of operators that are left out, since the engine runs others instead.
     """
 
     by_operator: dict[str, Any] = field(default_factory=dict)
@@ -38,12 +39,15 @@ class Tally:
     network_bytes: Any = 0.0
     calls: Any = 0.0
     network: set[str] = field(default_factory=set)
+    replaced: frozenset[str] = frozenset()
 
     def add(self, name: str, latency: Latency, count: Any = 1.0, when: Any = True) -> None:
         """Add ``count`` calls of a kernel, where ``when`` holds.
 
         The launch goes to the host; the rest to whichever limit alone takes longest.
         """
+        if name in self.replaced:
+            return
         weight: Any = np.asarray(count, float)
         if not np.all(when):
             weight = weight * when
