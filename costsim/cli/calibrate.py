@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from costsim.cli.options import PositiveNumber, complete_hardware, complete_model, dump
+from costsim.cli.options import (
+    PositiveNumber,
+    complete_hardware,
+    complete_model,
+    dump,
+    layout_options,
+)
+from costsim.cli.validate_benchmark import is_benchmark, refit_files
+from costsim.errors import InputError
 
 if TYPE_CHECKING:
     from costsim.kernels.calibrate import CalibrationResult
@@ -20,30 +28,45 @@ if TYPE_CHECKING:
               show_default=True, help="What runs the kernels.")
 @click.option("--quick/--full", default=True, show_default=True,
               help="Under a minute, or the full grid (up to half an hour).")
-@click.option("--from", "source", metavar="FILE|DIR|silicon",
-              help="Fit these measurements and measure nothing.")
+@click.option("--from", "sources", metavar="FILE|DIR|silicon", multiple=True,
+              help="Fit these measurements and measure nothing: a kernel table, or results (JSON) "
+                   "of a serving benchmark, of which several may be given.")
 @click.option("--system", "systems", multiple=True,
               help="With --from silicon: only these systems, such as h100_sxm.")
 @click.option("--hardware", shell_complete=complete_hardware,
               help="With --from: the accelerator that was measured.")
 @click.option("--model", shell_complete=complete_model,
-              help="With --from DIR: the model that LLMServingSim profiled.")
-@click.option("--tp", type=PositiveNumber(whole=True), default=1,
-              help="With --from DIR: its tensor-parallel degree.")
+              help="With --from: the model that was profiled or served.")
+@layout_options
 @click.option("--threads", type=PositiveNumber(whole=True),
               help="Threads that work; default: all cores, or one on a busy machine.")
-@click.option("--name", default="local", show_default=True, help="Name of the profile to save.")
+@click.option("--name", help="Name to save under; default: 'local', or that of the engine and the "
+                             "file of a benchmark.")
 @click.option("--no-resume", is_flag=True, help="Do not go on with an interrupted run.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path),
               help="Folder for the table, the calibration and a figure for each operator.")
-def command(source: str | None, as_json: bool, output: Path | None, **options: Any) -> None:
+def command(
+    sources: tuple[str, ...], as_json: bool, output: Path | None, **options: Any
+) -> None:
     """Measure the kernels of this machine, fit them, and save the result as a profile.
 
     The profile is found by its name: costsim estimate qwen3-0.6b local
 
+    With results of a serving benchmark the engine's host overhead and efficiency are fitted to
+    half of its runs, shown before and after on the others, and saved as an engine:
+    costsim calibrate --from mine.json --model llama-3.1-8b --hardware h100_sxm --name mine
+
     Example: costsim calibrate --quick --output out/calibrate
     """
+    if is_benchmark(sources):
+        layout = {k: options[k] for k in ("tp", "pp", "ep", "dp", "precision", "kv", "engine")}
+        refit_files(sources, options["model"], options["hardware"], options["name"] or "", layout,
+                    as_json, output)
+        return
+    if len(sources) > 1:
+        raise InputError("--from: several files only of serving benchmarks (.json, .jsonl)")
+    source = sources[0] if sources else None
     if source == "silicon":
         _silicon(options["systems"], output, as_json)
         return
@@ -69,7 +92,8 @@ def _calibrated(
     with progress_bar(quiet) as say:
         return calibrate(
             options["device"], options["backend"], options["quick"], source, output,
-            options["name"], say, hardware=options["hardware"], model=model, tp=options["tp"],
+            options["name"] or "local", say, hardware=options["hardware"], model=model,
+            tp=options["tp"] or 1,
             resume=not options["no_resume"], threads=options["threads"])
 
 

@@ -89,8 +89,8 @@ def output_options(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
-def deployment_options(command: Command) -> Command:
-    """Add layout, precision, engine and price."""
+def layout_options(command: Command) -> Command:
+    """Add layout, precision and engine."""
     for option in reversed((
         click.option("--tp", type=PositiveNumber(whole=True), help="Tensor-parallel ranks."),
         click.option("--pp", type=PositiveNumber(whole=True), default=1, help="Pipeline stages."),
@@ -102,10 +102,16 @@ def deployment_options(command: Command) -> Command:
                                          "checkpoint is."),
         click.option("--kv", help="Data type of the KV cache."),
         click.option("--engine", default="vllm", show_default=True, help="Engine preset."),
-        click.option("--price", default="on_demand", show_default=True, help="Term of the rent."),
     )):
         command = option(command)
     return command
+
+
+def deployment_options(command: Command) -> Command:
+    """Add layout, precision, engine and price."""
+    command = click.option("--price", default="on_demand", show_default=True,
+                           help="Term of the rent.")(command)
+    return layout_options(command)
 
 
 def request_options(command: Command) -> Command:

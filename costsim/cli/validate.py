@@ -9,20 +9,41 @@ import click
 
 from costsim.cli.options import complete_hardware, emit, output_options
 from costsim.cli.validate_all import everything, published
+from costsim.cli.validate_benchmark import SUFFIXES
+from costsim.cli.validate_benchmark import command as benchmark
+from costsim.cli.validate_engine import command as engine
 from costsim.cli.validate_training import training
 
 
-@click.group("validate", invoke_without_command=True)
+class _FilesToo(click.Group):
+    """A group that takes results of a benchmark in place of a command's name."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Put the command before files that stand without one."""
+        if args and args[0] not in self.commands and Path(args[0]).suffix in SUFFIXES:
+            args = ["benchmark", *args]
+        return super().resolve_command(ctx, args)
+
+
+@click.group("validate", cls=_FilesToo, invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """Compare predictions with measurements: kernels, engine, servers, published points.
+    """Compare predictions with measurements: kernels, engine, servers, published points, your own.
 
-    Without a subcommand every comparison runs (``costsim validate all``).
+    Without a subcommand every comparison runs (``costsim validate all``); a result file of a
+    serving benchmark may stand in its place:
+    costsim validate mine.json --model llama-3.1-8b --hardware h100_sxm
 
     Example: costsim validate silicon --output out/validation
     """
     if ctx.invoked_subcommand is None:
         ctx.invoke(everything)
+
+
+command.add_command(engine)
+command.add_command(benchmark)
 
 
 @command.command("kernels")

@@ -36,7 +36,9 @@ def local_hardware(
     """
     gemm = next((t for t in tables if t.operator == "gemm"), None)
     copy = next((t for t in tables if t.operator == "elementwise"), None)
-    if gemm is None or copy is None:
+    if copy is not None:
+        copy = copy.select(copy.shape["kind"] == "")
+    if gemm is None or not copy:
         raise InputError("calibrate: no GEMM or no memory copy was measured; give it more time")
     bandwidth = _bandwidth(copy, machine)
     memory, title = machine.memory_bytes, machine.processor

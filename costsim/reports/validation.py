@@ -167,24 +167,6 @@ def draw_kernels(found: Sequence[Any], hardware: str, folder: Path) -> list[Path
         return save(drawn, folder, f"kernels_{hardware}")
 
 
-def plain_rows(data: Mapping[str, Any]) -> list[list[str]]:
-    """Return nested plain data as rows of dotted keys and values."""
-    rows: list[list[str]] = []
-
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, Mapping):
-            for key, inner in value.items():
-                walk(f"{prefix}.{key}" if prefix else str(key), inner)
-        elif isinstance(value, list):
-            for i, inner in enumerate(value):
-                walk(f"{prefix}[{i}]", inner)
-        else:
-            rows.append([prefix, f"{value:.4g}" if isinstance(value, float) else str(value)])
-
-    walk("", data)
-    return rows
-
-
 def serving_table(data: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
     """Return the terminal's table of replayed servers."""
     rows = []
@@ -195,13 +177,3 @@ def serving_table(data: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
                  for r in found]
     columns = ("run", "figure", "", "measured", "predicted", "error")
     return plain_table("Replayed servers", columns, rows, left=3)
-
-
-def engine_table(data: Mapping[str, Any]) -> Any:
-    """Return the terminal's table of real models timed here."""
-    return plain_table("Real models here", ("figure", "value"), plain_rows(data))
-
-
-def benchmark_table(data: Mapping[str, Any]) -> Any:
-    """Return the terminal's table of a user's benchmark."""
-    return plain_table("Your benchmark", ("figure", "value"), plain_rows(data))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from costsim.kernels.measure.journal import Journal
 from costsim.kernels.measure.machine import Machine
 from costsim.kernels.measure.noise import NoiseReport
 from costsim.kernels.measure.threads import clock_for, limited, load_average
-from costsim.kernels.measure.timing import time_call
+from costsim.kernels.measure.timing import Timing, time_call
 from costsim.kernels.table import KernelTable, make_table
 
 Progress = Callable[[int, int, str], None]
@@ -110,7 +110,7 @@ def _measure(
 ) -> Measurements:
     start = time.perf_counter()
     noise = NoiseReport(notes=machine.notes(), load_average=load_average())
-    reference = _reference(backend)
+    reference = reference_call(backend)
     taken, next_reading = sum(c.key in journal.done for c in cases), 0.0
     for number, case in enumerate(cases):
         elapsed = time.perf_counter() - start
@@ -125,7 +125,8 @@ def _measure(
     return Measurements(as_tables(cases, journal, backend, machine), noise, taken, seconds)
 
 
-def _reference(backend: Backend) -> Callable[[], object]:
+def reference_call(backend: Backend) -> Callable[[], object]:
+    """Return the reference kernel, whose time through a run tells how noisy the machine is."""
     dtype = backend.dtypes[0]
     return backend.prepare("gemm", {**REFERENCE.shape, "dtype": dtype, "activation": dtype})[0]
 
@@ -134,9 +135,13 @@ def _measure_one(
     backend: Backend, case: Case, journal: Journal, budget_s: float, clock: Callable[[], float]
 ) -> None:
     call, more = backend.prepare(case.operator, case.shape)
-    timing = time_call(call, budget_s, backend.synchronise, clock)
-    journal.add(case.key, median_s=timing.median_s, quiet_s=timing.quiet_s, spread=timing.spread,
-                samples=timing.samples, more=more)
+    keep(journal, case.key, time_call(call, budget_s, backend.synchronise, clock), more)
+
+
+def keep(journal: Journal, key: str, timing: Timing, more: Mapping[str, Any]) -> None:
+    """Add a timing to a journal, with shape columns that only the data decided."""
+    journal.add(key, median_s=timing.median_s, quiet_s=timing.quiet_s, spread=timing.spread,
+                samples=timing.samples, more=dict(more))
 
 
 def as_tables(
@@ -148,8 +153,9 @@ def as_tables(
         if case.key in journal.done:
             groups.setdefault(case.operator, []).append(case)
     versions = machine.versions
-    version = versions.get("torch", "") if backend.name == "torch" else (
-        f"{versions['numpy']} {versions.get('blas', '')}".strip())
+    version = versions.get(backend.name, "")
+    if backend.name == "numpy":
+        version = f"{version} {versions.get('blas', '')}".strip()
     about = {"device": f"{machine.processor} ({machine.cores} cores)", "software": backend.name,
              "version": version, "source": "costsim calibrate",
              "date": datetime.date.today().isoformat()}

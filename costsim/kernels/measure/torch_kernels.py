@@ -84,9 +84,13 @@ class TorchBackend:
         wanted = int(np.ceil(CACHE_MULTIPLE * self.cache_bytes / max(size_bytes, 1.0)))
         return max(1, min(MOST_COPIES, wanted))
 
+    def maker(self, operator: str) -> Callable[[Any, Mapping[str, Any]], Prepared]:
+        """Return what prepares kernels of an operator."""
+        return _KERNELS[operator]
+
     def prepare(self, operator: str, shape: Mapping[str, Any]) -> Prepared:
         """Return a kernel ready to be called, and shape columns that only the data decide."""
-        call, more = _KERNELS[operator](self, shape)
+        call, more = self.maker(operator)(self, shape)
         torch = self.torch
 
         def quietly() -> object:

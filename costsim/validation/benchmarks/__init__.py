@@ -1,0 +1,1 @@
+"""Readers of benchmark results: vLLM, SGLang, AIPerf and GenAI-Perf, GuideLLM."""
