@@ -69,8 +69,8 @@ def deployment_for(
     Without --tp it is what the files' metadata say (``tensor_parallel_size``), else the fewest
     accelerators that hold the longest run.
     """
-    from costsim.cli.build import precision_from
     from costsim.planning.estimate import make_deployment
+    from costsim.planning.precision import precision_from
 
     precision = precision_from(model, options.pop("precision"), options.pop("kv"))
     engine = options.pop("engine")
