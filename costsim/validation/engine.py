@@ -134,7 +134,7 @@ def compare(
     hardware = local_hardware(found.tables, machine, "here", device)
     usable = [t for t in found.tables if t.operator in FEATURES and len(t) >= FEWEST]
     calibration = fit(usable, hardware, name="here", engine="")
-    bare = replace(load_settings(PRESET), host_layer_curve=(), host_layer_s=0.0, host_step_s=0.0)
+    bare = replace(load_settings(PRESET), host_layer_curve=(), layer_gap_s=0.0, host_step_s=0.0)
     small = [s for s in chosen if s.host]
     curve, step_s = host_times(
         {s.name: _predicted(s, s.points[0], hardware, calibration, dtype, bare) for s in small},

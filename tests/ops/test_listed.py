@@ -67,7 +67,7 @@ def test_host_time_of_layers_adds_up() -> None:
 
     base = EngineSettings()
     model = load_model("llama-3.1-8b")
-    slower = replace(base, host_layer_s=1e-4)
+    slower = replace(base, layer_gap_s=1e-4)
     gained = float(_step("llama-3.1-8b", slower, STEPS[1]).seconds
                    - _step("llama-3.1-8b", base, STEPS[1]).seconds)
     assert gained == pytest.approx(1e-4 * sum(kind.count for kind in model.layers))

@@ -85,7 +85,7 @@ def _real_steps(chosen: list[Spec], layer_s: float, step_s: float) -> dict[tuple
 
     hardware = _roofline()
     calibration: Calibration = fit(_tables(), hardware, name="here", engine="")
-    settings = replace(load_settings("transformers"), host_layer_curve=(), host_layer_s=layer_s,
+    settings = replace(load_settings("transformers"), host_layer_curve=(), layer_gap_s=layer_s,
                        host_step_s=step_s)
     found = {}
     for spec in chosen:
