@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,9 +16,6 @@ from costsim.cli.options import (
     target_from,
     target_options,
 )
-
-if TYPE_CHECKING:
-    from costsim.planning.life_cost import LifeResult
 
 
 @click.group("sparsity")
@@ -121,7 +118,7 @@ def _fit_table(data: dict[str, Any]) -> Any:
 @command.command("plan")
 @click.option("--loss", type=PositiveNumber(), help="Quality to reach, in the law's unit.")
 @click.option("--as-good-as", metavar="PARAMETERS,TOKENS", help="Or: as good as a dense model of "
-              "that size and data, such as 70B,15T.")
+              "that size and data, such as 70B,15T; or a model by name: llama-3.1-70b,15T.")
 @click.option("--law", default="ludziejewski", show_default=True, help="See: sparsity laws.")
 @click.option("--queries", type=PositiveNumber(), default=1e10, show_default=True,
               help="Served over the model's life.")
@@ -129,43 +126,70 @@ def _fit_table(data: dict[str, Any]) -> Any:
               shell_complete=complete_hardware)
 @click.option("--accelerators", type=PositiveNumber(whole=True), default=64, show_default=True,
               help="Chips that one replica may use.")
-@click.option("--granularity", default="1", show_default=True, help="Values to try, 1,4,8.")
-@click.option("--mfu", type=PositiveNumber(), default=0.4, show_default=True,
-              help="Assumed in training.")
+@click.option("--training-accelerators", type=PositiveNumber(whole=True), default=1024,
+              show_default=True, help="Chips of the training run.")
+@click.option("--granularity", default="1,4", show_default=True,
+              help="Experts of a token (top-k, each as much narrower) to try.")
+@click.option("--shared", default="0,1", show_default=True, help="Shared experts to try.")
+@click.option("--mfu", type=click.FloatRange(0, 1), default=0.0, help="Assumed in training; "
+              "without it MFU is predicted.")
+@click.option("--precision", default="fp8", show_default=True, help="Of the served weights.")
+@click.option("--training-price", default="reserved_3y", show_default=True)
+@click.option("--price", default="on_demand", show_default=True,
+              help="Term of the rent of serving.")
+@click.option("--exhaustive", is_flag=True, help="Price every combination of the grid.")
+@click.option("--no-variants", is_flag=True, help="Leave out pruned and quantised variants.")
 @request_options
 @target_options
 @output_options
-def plan(
-    loss: float | None, as_good_as: str | None, law: str, queries: float, hardware: str,
-    accelerators: int, granularity: str, mfu: float, isl: float, osl: float, as_json: bool,
-    output: Path | None, **options: Any,
-) -> None:
+def plan(as_json: bool, output: Path | None, **options: Any) -> None:
     """Find the cheapest design over its life: training and serving, dense against sparse.
+
+    Searched are active and total parameters, experts, top-k, granularity, shared experts and
+    training tokens. Pruned and quantised variants of the best dense design stand beside them.
 
     Example: costsim sparsity plan --as-good-as 7B,2T --queries 1e10 --tpot 50ms
     """
     from costsim.cli.run import progress_bar
-    from costsim.errors import InputError
     from costsim.hardware.loader import load_hardware
-    from costsim.planning.life_cost import LifePlan, optimise
+    from costsim.planning.life_cost import LifePlan
+    from costsim.planning.life_search import optimise, quality_front
+    from costsim.planning.life_variants import variants
+    from costsim.reports.tables_sparsity import plan_data, plan_table
     from costsim.sparsity.laws import load_law
 
-    chosen = load_law(law)
-    if (loss is None) == (as_good_as is None):
-        raise InputError("sparsity plan needs either --loss or --as-good-as")
-    wanted = loss if loss is not None else _loss_of(chosen, str(as_good_as))
-    values = _whole_list(granularity)
-    wish = LifePlan(wanted, queries, isl, osl, target_from(options), accelerators, mfu)
+    law = load_law(options["law"])
+    hardware = load_hardware(options["hardware"])
+    wish = LifePlan(
+        _wanted_loss(law, options), options["queries"], options["isl"], options["osl"],
+        target_from(options), options["accelerators"], options["mfu"],
+        options["training_accelerators"], training_price=options["training_price"],
+        serving_price=options["price"], precision=options["precision"])
     with progress_bar(as_json) as say:
-        found = optimise(chosen, wish, load_hardware(hardware), values,
-                         progress=lambda done, total: say(done, total, "designs"))
-    data = _plan_data(found, wanted, chosen.title, mfu)
-    emit(data, lambda: _plan_table(found, data), as_json, output, "sparsity_plan")
+        found = optimise(
+            law, wish, hardware, granularity=_whole_list(options["granularity"], "granularity", 1),
+            shared=_whole_list(options["shared"], "shared", 0), exhaustive=options["exhaustive"],
+            progress=lambda done, total: say(done, total, "designs"))
+        base = None if options["no_variants"] else (found.dense or found.best)
+        others = variants(base.design, law, wish, hardware) if base else []
+    front = quality_front(found.everything, law, found.best.training_usd)
+    data = plan_data(found, wish, law, others, front)
+    emit(data, lambda: plan_table(data), as_json, output, "sparsity_plan")
     if output is not None:
-        from costsim.reports.figures_sparsity import draw_life_cost
+        from costsim.reports.figures_sparsity import draw_life_cost, draw_quality
 
         paths = draw_life_cost(found, wish, output)
+        paths += draw_quality(front, wish, law, found.best.training_usd, output)
         click.echo(f"figures: {', '.join(map(str, paths))}", err=as_json)
+
+
+def _wanted_loss(law: Any, options: dict[str, Any]) -> float:
+    from costsim.errors import InputError
+
+    loss, model = options["loss"], options["as_good_as"]
+    if (loss is None) == (model is None):
+        raise InputError("sparsity plan needs either --loss or --as-good-as")
+    return float(loss) if loss is not None else _loss_of(law, model)
 
 
 def _loss_of(law: Any, text: str) -> float:
@@ -173,53 +197,39 @@ def _loss_of(law: Any, text: str) -> float:
     from costsim.sparsity.forms import Design
     from costsim.units import parse_quantity
 
-    parts = text.split(",")
-    if len(parts) != 2:
-        raise InputError(f"--as-good-as {text}: must be PARAMETERS,TOKENS, such as 70B,15T")
-    size, tokens = (parse_quantity(p.strip(), "count", where="--as-good-as") for p in parts)
-    return float(law.predict(Design(size, size, tokens)))
+    size, comma, tokens = text.partition(",")
+    if not comma:
+        raise InputError(f"--as-good-as {text}: must be PARAMETERS,TOKENS or MODEL,TOKENS, such as "
+                         "70B,15T or llama-3.1-70b,15T")
+    trained = parse_quantity(tokens.strip(), "count", where="--as-good-as")
+    try:
+        active = total = parse_quantity(size.strip(), "count", where="--as-good-as")
+        experts = 1.0
+    except InputError:
+        active, total, experts = _sizes_of(size.strip())
+    return float(law.predict(Design(active, total, trained, experts)))
 
 
-def _whole_list(text: str) -> list[int]:
+def _sizes_of(name: str) -> tuple[float, float, float]:
+    """Return active and total parameters without embeddings, and experts over top-k, of a model."""
+    from costsim.models.count import parameters
+    from costsim.models.loader import load_model
+
+    model = load_model(name)
+    counted = parameters(model)
+    outside = float(counted.embedding + counted.head)
+    ratio = max((x.ffn.experts / x.ffn.top_k for x in model.layers
+                 if x.ffn and x.ffn.kind == "moe"), default=1.0)
+    return counted.active - outside, counted.total - outside, ratio
+
+
+def _whole_list(text: str, name: str, least: int) -> list[int]:
     from costsim.errors import InputError
 
     try:
         values = [int(v) for v in text.split(",")]
     except ValueError:
-        values = [0]
-    if min(values) < 1:
-        raise InputError(f"--granularity {text}: must be whole numbers of at least 1")
+        values = [least - 1]
+    if min(values) < least:
+        raise InputError(f"--{name} {text}: must be whole numbers of at least {least}")
     return values
-
-
-def _plan_data(found: LifeResult, loss: float, law: str, mfu: float) -> dict[str, Any]:
-    return {
-        "loss": loss, "law": law, "training_mfu_assumed": mfu, "best": found.best.as_dict(),
-        "by_experts": {str(e): c.as_dict() for e, c in found.by_experts.items()},
-        "break_even": {str(e): vars(v) for e, v in found.break_even.items()},
-        "designs": len(found.everything),
-    }
-
-
-def _plan_table(found: LifeResult, data: dict[str, Any]) -> Any:
-    from rich.console import Group
-
-    from costsim.reports.tables import plain_table
-    from costsim.units import format_quantity
-
-    rows = []
-    for experts, c in found.by_experts.items():
-        even = found.break_even.get(experts)
-        rows.append([
-            c.design.name, format_quantity(c.total, "count"), format_quantity(c.tokens, "count"),
-            format_quantity(c.training_usd, "money"), format_quantity(c.usd_per_query, "money"),
-            format_quantity(c.total_usd, "money"), c.binds,
-            f"{int(c.estimate.deployment.accelerators)} ({c.estimate.deployment.layout})"
-            if c.estimate else "–", "–" if even is None else str(even)])
-    columns = ("design", "total", "tokens", "training", "$/query", "life", "binds", "replica",
-               "cheaper than dense")
-    lines = [f"best over the life: {found.best.design.name}; loss {data['loss']:.3f} by "
-             f"{data['law']}; training at an assumed MFU of "
-             f"{100 * data['training_mfu_assumed']:.0f} %; {len(found.everything)} designs priced"]
-    lines += [f"! {w}" for w in dict.fromkeys(c.warning for c in found.by_experts.values()) if w]
-    return Group(plain_table("Cheapest design for each number of experts", columns, rows), *lines)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from costsim.models.architecture import Quantisation
 
-_ACTIVATIONS = {"fp8_block": "fp8", "int4": "bf16", "mxfp4": "bf16"}
+_ACTIVATIONS = {"fp8_block": "fp8", "int4": "bf16", "mxfp4": "bf16", "bf16_2to4": "bf16",
+                "fp8_2to4": "fp8", "bf16_blocks50": "bf16", "bf16_blocks25": "bf16"}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +12,16 @@ import numpy as np
 from costsim.reports.style import colours, dollars, figure, save
 
 if TYPE_CHECKING:
-    from costsim.planning.life_cost import LifePlan, LifeResult
+    from costsim.planning.life_cost import LifePlan
+    from costsim.planning.life_search import LifeResult, QualityPoint
+    from costsim.sparsity.laws import Law
 
 
 def draw_life_cost(found: LifeResult, plan: LifePlan, folder: Path) -> list[Path]:
     """Draw life cost against queries served, and training cost against $ per query."""
+    how = f"an assumed MFU of {100 * plan.mfu:.0f} %" if plan.mfu else "a predicted MFU"
     foot = ("costsim; designs of equal loss by a published law; hypothetical models; training at "
-            f"an assumed MFU of {100 * plan.mfu:.0f} %")
+            f"{how}")
     with figure("Designs of equal quality over their life", foot, columns=2, height=5.6) as (
             drawn, axes):
         names = {e: ("dense" if e == 1 else f"{e}x experts") for e in found.by_experts}
@@ -45,3 +49,30 @@ def draw_life_cost(found: LifeResult, plan: LifePlan, folder: Path) -> list[Path
         axes[1].xaxis.set_major_formatter(dollars)
         axes[1].yaxis.set_major_formatter(dollars)
         return save(drawn, folder, "life_cost")
+
+
+def draw_quality(
+    front: Sequence[QualityPoint], plan: LifePlan, law: Law, budget_usd: float, folder: Path
+) -> list[Path]:
+    """Draw loss against $ per query at one training budget, the designs that none beats joined."""
+    foot = (f"costsim; {law.title}; every design trained with ${budget_usd / 1e6:,.2f} million; "
+            "hypothetical models; ring: the quality that was asked for")
+    with figure("Quality against cost to serve, at an equal training budget", foot) as (
+            drawn, axis):
+        experts = sorted({p.cost.design.experts for p in front})
+        tint = colours([str(e) for e in experts])
+        for e in experts:
+            own = [p for p in front if p.cost.design.experts == e]
+            axis.semilogx([p.cost.usd_per_query for p in own], [p.loss for p in own], "o", ms=5,
+                          color=tint[str(e)], label="dense" if e == 1 else f"{e}x experts",
+                          alpha=0.75)
+        best = [p for p in front if p.on_front]
+        axis.step([p.cost.usd_per_query for p in best], [p.loss for p in best], where="pre",
+                  color="#333333", lw=1.2, label="not beaten in both")
+        axis.set_xlim(right=300 * min(p.cost.usd_per_query for p in front))
+        axis.axhline(plan.loss, color="#999999", lw=1, ls="--", label="quality asked for")
+        axis.set_xlabel("$ per query")
+        axis.set_ylabel("loss [nats per token] (lower is better)")
+        axis.xaxis.set_major_formatter(dollars)
+        axis.legend(ncol=2)
+        return save(drawn, folder, "quality_front")

@@ -20,7 +20,7 @@ class SparseDesign:
 
     Args:
         active: parameters that a token uses, embeddings aside.
-        experts: E, expert weights in total over those a token uses; 1 for a dense model.
+        experts: routed experts over those a token uses; 1 for a dense model.
         granularity: experts of a token (top-k); each is this much narrower.
         shared: shared experts of the same width, always used.
     """
@@ -36,12 +36,23 @@ class SparseDesign:
         return self.granularity
 
     @property
+    def expert_ratio(self) -> float:
+        """Expert weights in total over those a token uses, shared experts in both."""
+        return (self.experts * self.granularity + self.shared) / (self.granularity + self.shared)
+
+    @property
+    def fineness(self) -> int:
+        """Width of the dense FFN over that of one expert: the granularity of the laws."""
+        return self.granularity + self.shared
+
+    @property
     def name(self) -> str:
         """A short name."""
         size = f"{self.active / 1e9:.3g}B"
         if self.experts == 1:
             return f"dense {size}"
-        return f"MoE {size} active, {self.experts * self.granularity} experts, top {self.top_k}"
+        name = f"MoE {size} active, {self.experts * self.granularity} experts, top {self.top_k}"
+        return f"{name}, {self.shared} shared" if self.shared else name
 
 
 def _rounded(value: float, to: int) -> int:
