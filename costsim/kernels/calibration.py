@@ -137,7 +137,7 @@ class Calibration:
         surface, wider = self.surface(operator, variant(operator, shape))
         shape = dict(completed(operator, shape))
         found = roofline_latency(
-            work_on(operator, shape, hardware.kind),
+            work_on(operator, shape, hardware.kind, surface.efficiency.unskipped),
             hardware.peak(rate_key(operator, shape)),
             hardware.memory_bandwidth_bytes_per_s, hardware.compute_units, surface.efficiency)
         return corrected(found, surface, operator, shape, wider)

@@ -44,6 +44,7 @@ class Efficiency:
         launch_s: fixed time of a call inside a captured graph.
         ridge: exponent p of the smooth maximum (t_c^p + t_m^p)^(1/p).
         log_error: standard deviation of log(actual / predicted).
+        unskipped: share of the work that a sliding window hides and the kernel does all the same.
     """
 
     compute: float = 0.70
@@ -52,6 +53,7 @@ class Efficiency:
     launch_s: float = 3e-6
     ridge: float = 3.0
     log_error: float = 0.35
+    unskipped: float = 0.0
 
 
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")

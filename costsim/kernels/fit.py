@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from costsim.hardware.accelerator import Hardware
 from costsim.kernels.calibration import Calibration, Key, Surface
 from costsim.kernels.efficiency import GENERIC
@@ -19,13 +17,16 @@ from costsim.kernels.surface_fit import (
     FEWEST,
     Kernel,
     coverage,
+    enough_for,
     error_figures,
     fit_surface,
     kernels,
-    ninety,
     random_errors,
 )
 from costsim.kernels.table import KernelTable
+
+# Share of the held-out blocks' rows that the interval has to hold.
+BLOCK_SHARE = 0.87
 
 
 def fit_with_error(kernel: Kernel, hardware: Hardware, blocks: bool = False) -> Surface:
@@ -37,7 +38,7 @@ def fit_with_error(kernel: Kernel, hardware: Hardware, blocks: bool = False) -> 
         kernel: measured rows.
         hardware: they were measured on.
         blocks: hold out whole ranges too (see `costsim.kernels.holdout`): they are missed by more
-            than random rows, so the error is set on as many of them as of random ones.
+            than random rows, and the error is what `BLOCK_SHARE` of them need if that is more.
     """
     surface = fit_surface(kernel, hardware)
     if len(kernel.latency_s) < 2 * FEWEST:
@@ -46,15 +47,15 @@ def fit_with_error(kernel: Kernel, hardware: Hardware, blocks: bool = False) -> 
     errors = random_errors(kernel, hardware)
     half = max(len(errors) // 2, 1)
     setting, counted = errors[:half], errors[half:]
+    spread = enough_for(setting)
     about: dict[str, Any] = {
         "held_out": error_figures(errors), "version": kernel.table.version}
     if blocks:
-        ours, theirs, figures = block_errors(kernel, hardware, ninety(setting))
-        setting = np.concatenate([np.resize(setting, max(len(ours), half)), ours])
+        ours, theirs, figures = block_errors(kernel, hardware, spread)
         about["blocks"] = figures
-        if len(theirs):
-            about["coverage_blocks"] = coverage(theirs, ninety(setting))
-    spread = ninety(setting)
+        if len(ours):
+            spread = max(spread, enough_for(ours, BLOCK_SHARE))
+            about["coverage_blocks"] = coverage(theirs, spread)
     if len(counted):
         about["coverage"] = coverage(counted, spread)
     return replace(surface, efficiency=replace(surface.efficiency, log_error=spread), about=about)

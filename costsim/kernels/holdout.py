@@ -170,9 +170,9 @@ def _nearest(kept: Kernel, held: Kernel) -> Array:
 
 
 def summary(errors: BlockErrors) -> Mapping[str, Any]:
-    """Return the figures of a block as plain data: [median, p90, bias] of each."""
-    return {"rows": len(errors.fit), "fit": _three(errors.fit), "table": _three(errors.table),
-            "roofline": _three(errors.roofline)}
+    """Return the figures of a block as plain data: [median, p90, bias], of rivals the first two."""
+    return {"rows": len(errors.fit), "fit": _three(errors.fit),
+            "table": _three(errors.table)[:2], "roofline": _three(errors.roofline)[:2]}
 
 
 def _three(errors: Array) -> list[float]:

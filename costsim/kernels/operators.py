@@ -43,16 +43,30 @@ def operator_work(operator: str, shape: Shape) -> Work:
     return _WORK[operator](**{k: v for k, v in shape.items() if k not in unused})
 
 
-def work_on(operator: str, shape: Shape, kind: str) -> Work:
+def work_on(operator: str, shape: Shape, kind: str, unskipped: float = 0.0) -> Work:
     """Return the work of a call as a kind of hardware sees it.
 
     Tiles of a hundred rows and whole waves of them are how GPUs and TPUs work; a core takes a few
     rows at a time, so on a CPU nothing is padded.
+
+    Args:
+        operator, shape: of the call.
+        kind: of the hardware.
+        unskipped: share of the work hidden by a sliding window that the kernel does all the same.
     """
     done = operator_work(operator, shape)
+    if unskipped > 0.0 and np.max(shape.get("window", 0)) > 0:
+        done = _with_hidden(done, operator_work(operator, {**shape, "window": 0.0}), unskipped)
     if kind != "cpu":
         return done
-    return Work(done.flop, done.bytes)
+    return Work(done.flop, done.bytes, padded_flop=None if unskipped == 0.0 else done.padded_flop)
+
+
+def _with_hidden(seen: Work, whole: Work, unskipped: float) -> Work:
+    """Return the work with a share of what the window hides; useful FLOP stay those seen."""
+    flop = seen.flop + unskipped * (whole.flop - seen.flop)
+    moved = seen.bytes + unskipped * (whole.bytes - seen.bytes)
+    return Work(seen.flop, moved, seen.parallelism, flop)
 
 
 def completed(operator: str, shape: Shape) -> Shape:
@@ -114,9 +128,13 @@ def _windowed(shape: Shape) -> str:
     return WINDOWED if np.max(shape.get("window", 0)) > 0 else ""
 
 
+# Most new tokens a request that engines hand to the recurrent kernel of linear attention.
+RECURRENT_TOKENS = 8
+
+
 def _phase(new_tokens: Any) -> str:
     """Return which kernel runs: the recurrent one takes a few tokens, the chunked one many."""
-    return "decode" if np.max(new_tokens) <= 8 else "prefill"
+    return "decode" if np.max(new_tokens) <= RECURRENT_TOKENS else "prefill"
 
 
 def _log2(x: Any) -> Any:
@@ -124,24 +142,35 @@ def _log2(x: Any) -> Any:
 
 
 def _gemm(s: Shape) -> tuple[Any, ...]:
-    return _log2(s["m"]), _log2(s["n"]), _log2(s["k"])
+    # Many rows come in tiles: one row over costs a whole tile more.
+    m = np.maximum(np.asarray(s["m"], float), 1.0)
+    filled = np.where(m > work.TILE_ROWS, np.ceil(m / work.TILE_ROWS) * work.TILE_ROWS, m)
+    return _log2(filled), _log2(s["n"]), _log2(s["k"]), np.log2(filled / m)
+
+
+def _hidden(whole: Any, seen: Any, window: Any) -> Any:
+    """Return how many octaves of the context a window hides: kernels may read it all the same."""
+    return np.log2(whole / seen) if np.max(window) > 0 else 0.0
 
 
 def _attention_prefill(s: Shape) -> tuple[Any, ...]:
     q = np.maximum(np.asarray(s["new_tokens"], float), 1.0)
-    length = 2.0 * work.attended_pairs(q, s["context"], s.get("window", 0)) / q
+    window = s.get("window", 0)
+    length = 2.0 * work.attended_pairs(q, s["context"], window) / q
+    hidden = _hidden(2.0 * np.asarray(s["context"], float) + q + 1.0, length, window)
     group = np.asarray(s["heads"], float) / s["kv_heads"]
     # Few rows on a long context make this less than one.
     wide = np.log2(np.maximum(np.asarray(s["batch"], float) * s["heads"] * q / length, 2.0**-14))
-    return _log2(length), wide, _log2(group), _log2(s["head_dim"])
+    return _log2(length), wide, _log2(group), _log2(s["head_dim"]), hidden
 
 
 def _attention_decode(s: Shape) -> tuple[Any, ...]:
     window = np.asarray(s.get("window", 0), float)
     seen = np.minimum(s["context"], np.where(window > 0, window, np.inf))
     group = np.asarray(s["heads"], float) / s["kv_heads"]
+    hidden = _hidden(np.asarray(s["context"], float), seen, window)
     return (_log2(np.asarray(s["batch"], float) * s["kv_heads"]), _log2(seen), _log2(group),
-            _log2(s["head_dim"]))
+            _log2(s["head_dim"]), hidden)
 
 
 def _mla_prefill(s: Shape) -> tuple[Any, ...]:
@@ -186,7 +215,8 @@ FEATURES: dict[str, Callable[[Shape], tuple[Any, ...]]] = {
 
 # Most nodes of the correction on each feature, and stiffness of its smoothing.
 NODES: dict[str, tuple[int, ...]] = {
-    "gemm": (24, 14, 14), "attention_prefill": (15, 13, 6, 4), "attention_decode": (15, 16, 7, 4),
+    "gemm": (20, 14, 14, 2), "attention_prefill": (12, 10, 6, 6, 8),
+    "attention_decode": (15, 12, 8, 6, 6),
     "mla_prefill": (18, 12, 8), "mla_decode": (12, 17, 8), "linear_attention": (12, 14, 10),
-    "moe": (10, 7, 6, 6, 4), "elementwise": (20,), **dict.fromkeys(COLLECTIVES, (23, 6)),
+    "moe": (10, 7, 8, 6, 4), "elementwise": (20,), **dict.fromkeys(COLLECTIVES, (23, 6)),
 }

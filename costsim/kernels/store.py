@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,12 +15,12 @@ from costsim.files import write_atomically
 from costsim.hardware.accelerator import Hardware
 from costsim.hardware.loader import list_hardware, load_hardware
 from costsim.kernels.calibration import WIDENING_BORROWED, Calibration, Surface
-from costsim.kernels.correction import STEP, decode, encode
 from costsim.kernels.efficiency import Efficiency
+from costsim.kernels.packing import STEP, decode, encode
 from costsim.loading import read_json
 
 FOLDER = "hardware_profiles/calibrations"
-FORMAT = 3
+FORMAT = 4
 
 
 def shipped_calibrations() -> list[str]:
@@ -33,8 +34,8 @@ LARGEST_BYTES = 198_000
 def write_calibration(calibration: Calibration, path: Path | str) -> Path:
     """Write a calibration; `read_calibration` gives it back (corrections to within a step).
 
-    Steps are a small part of each surface's own error, coarser where the file would otherwise
-    pass `LARGEST_BYTES`.
+    Steps are a part of each surface's own error, coarser where the file would otherwise pass
+    `LARGEST_BYTES`. Axes that several surfaces share are written once.
     """
     coarseness, text = 1.0, _text(calibration, 1.0)
     while len(text) > LARGEST_BYTES and coarseness < 8.0:
@@ -43,29 +44,40 @@ def write_calibration(calibration: Calibration, path: Path | str) -> Path:
     return write_atomically(path, text)
 
 
-# A step of a correction, as a share of the surface's log error.
-STEP_SHARE = 0.12
+# A step of a correction, as a share of the surface's median error: rounding to the nearest step
+# then adds a few hundredths of that error.
+STEP_SHARE = 1.0
+# The median of a normal distribution's size, for surfaces without held-out rows.
+MEDIAN = 0.6745
 
 
 def _text(calibration: Calibration, coarseness: float) -> str:
+    axes: dict[tuple[float, ...], int] = {}
     surfaces = [
         {"operator": key[0], "variant": key[1], "engine": key[2],
          "efficiency": {k: float(f"{v:.5g}") for k, v in asdict(surface.efficiency).items()},
-         "correction": _packed(surface, coarseness),
+         "correction": _packed(surface, coarseness, axes),
          "rows": surface.rows, "about": dict(surface.about)}
         for key, surface in sorted(calibration.surfaces.items())]
     lines = ",\n".join(json.dumps(s, separators=(",", ":")) for s in surfaces)
     head = json.dumps({"format": FORMAT, "name": calibration.name,
                        "provenance": calibration.provenance, "about": dict(calibration.about)},
                       indent=1)
-    return f'{head[:-2]},\n "surfaces": [\n{lines}\n]}}\n'
+    shared = ",\n".join(json.dumps(a, separators=(",", ":")) for a in axes)
+    return f'{head[:-2]},\n "axes": [\n{shared}\n],\n "surfaces": [\n{lines}\n]}}\n'
 
 
-def _packed(surface: Surface, coarseness: float) -> dict[str, Any] | None:
+def _packed(
+    surface: Surface, coarseness: float, axes: dict[tuple[float, ...], int]
+) -> dict[str, Any] | None:
+    """Return the correction as JSON; its axes are numbers of those in ``axes``, which grows."""
     if surface.correction is None:
         return None
-    step = max(STEP, STEP_SHARE * surface.efficiency.log_error) * coarseness
-    return encode(surface.correction, round(step, 4))
+    error = surface.about.get("held_out", {}).get("median", MEDIAN * surface.efficiency.log_error)
+    step = max(STEP, STEP_SHARE * error) * coarseness
+    packed = encode(surface.correction, round(step, 4))
+    numbers = [axes.setdefault(tuple(a), len(axes)) for a in packed["axes"]]
+    return {**packed, "axes": numbers}
 
 
 def read_calibration(name: str | Path) -> Calibration:
@@ -84,19 +96,20 @@ def _read(path: Path, modified: int) -> Calibration:
     try:
         if data["format"] != FORMAT:
             raise InputError(f"{path}: format {data['format']}, this version reads {FORMAT}")
-        surfaces = {(s["operator"], s["variant"], s["engine"]): _surface(s)
+        axes = data["axes"]
+        surfaces = {(s["operator"], s["variant"], s["engine"]): _surface(s, axes)
                     for s in data["surfaces"]}
         return Calibration(data["name"], data["provenance"], surfaces, about=data["about"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (IndexError, KeyError, TypeError, ValueError, zlib.error) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not a calibration: {error!r}") from None
 
 
-def _surface(data: dict[str, Any]) -> Surface:
-    correction = data["correction"]
-    return Surface(Efficiency(**data["efficiency"]), correction and decode(correction),
-                   data["rows"], data["about"])
+def _surface(data: dict[str, Any], axes: list[list[float]]) -> Surface:
+    packed = data["correction"]
+    correction = packed and decode({**packed, "axes": [axes[i] for i in packed["axes"]]})
+    return Surface(Efficiency(**data["efficiency"]), correction, data["rows"], data["about"])
 
 
 def load_calibration(hardware: Hardware | str) -> Calibration:

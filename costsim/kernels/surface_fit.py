@@ -20,17 +20,20 @@ from costsim.kernels.calibration import (
     corrected,
     inside_latency,
 )
-from costsim.kernels.correction import fit_correction
+from costsim.kernels.correction_fit import fit_correction
 from costsim.kernels.efficiency import COLLECTIVES, GENERIC, Efficiency, Latency, roofline_latency
 from costsim.kernels.operators import (
     FEATURES,
     NODES,
+    RECURRENT_TOKENS,
+    WINDOWED,
     completed,
     rate_key,
     variant,
     work_on,
 )
 from costsim.kernels.table import KernelTable
+from costsim.kernels.work import Work
 
 Array = NDArray[np.float64]
 
@@ -95,7 +98,7 @@ def _by_text(table: KernelTable) -> Iterator[tuple[Any, dict[str, str]]]:
     for name in names:
         codes = codes * 64 + np.unique(table.shape[name], return_inverse=True)[1]
     if table.operator == "linear_attention":
-        codes = codes * 2 + (table.shape["new_tokens"] <= 8)
+        codes = codes * 2 + (table.shape["new_tokens"] <= RECURRENT_TOKENS)
     if "window" in table.shape:
         codes = codes * 2 + (table.shape["window"] > 0)
     for code in np.unique(codes):
@@ -107,15 +110,22 @@ def physics(kernel: Kernel, hardware: Hardware) -> Any:
     """Return a function from efficiencies to the physics' latency of a kernel's rows."""
     if kernel.operator in COLLECTIVES:
         return lambda e: inside_latency(kernel.operator, hardware, kernel.shape, e)
-    done = work_on(kernel.operator, kernel.shape, hardware.kind)
+    def done(unskipped: float) -> Work:
+        return work_on(kernel.operator, kernel.shape, hardware.kind, unskipped)
+
+    skipping = done(0.0)
     peak = hardware.peak(rate_key(kernel.operator, kernel.shape))
     bandwidth, units = hardware.memory_bandwidth_bytes_per_s, hardware.compute_units
-    return lambda e: roofline_latency(done, peak, bandwidth, units, e)
+    return lambda e: roofline_latency(
+        done(e.unskipped) if e.unskipped > 0.0 else skipping, peak, bandwidth, units, e)
 
 
 _NAMES = ("compute", "memory", "half_bytes", "launch_s", "ridge")
 _LOW = np.log([0.01, 0.02, 1e3, 2e-7, 1.0])
 _HIGH = np.log([1.1, 1.5, 1e9, 1e-3, 8.0])
+# Kernels under a sliding window have one more: how much of what it hides they do all the same.
+_UNSKIPPED = "unskipped"
+_LEAST_UNSKIPPED, _FIRST_UNSKIPPED, _MOST_UNSKIPPED = np.log([1e-4, 0.05, 1.0])
 
 
 def fit_efficiency(kernel: Kernel, hardware: Hardware, seed: int = 0) -> Efficiency:
@@ -128,18 +138,23 @@ def fit_efficiency(kernel: Kernel, hardware: Hardware, seed: int = 0) -> Efficie
     # The fastest rows are nearly all launch.
     launch = 0.8 * float(np.quantile(few.latency_s, 0.01))
     start = replace(generic, launch_s=max(launch, 3e-7))
+    names: tuple[str, ...] = _NAMES
+    low, high = _LOW, _HIGH
+    x0 = np.clip(np.log([getattr(start, n) for n in names]), low + 1e-6, high - 1e-6)
+    if kernel.variant.endswith(WINDOWED):
+        names = (*names, _UNSKIPPED)
+        low, high = np.append(low, _LEAST_UNSKIPPED), np.append(high, _MOST_UNSKIPPED)
+        x0 = np.append(x0, _FIRST_UNSKIPPED)
+
+    def efficiency(x: Array) -> Efficiency:
+        return replace(start, **dict(zip(names, np.exp(x).tolist(), strict=True)))
 
     def residual(x: Array) -> Any:
-        return np.log(seconds(_efficiency(start, x)).seconds) - target
+        return np.log(seconds(efficiency(x)).seconds) - target
 
-    x0 = np.clip(np.log([getattr(start, n) for n in _NAMES]), _LOW + 1e-6, _HIGH - 1e-6)
-    found = least_squares(residual, x0, bounds=(_LOW, _HIGH), loss="soft_l1", f_scale=0.1,
+    found = least_squares(residual, x0, bounds=(low, high), loss="soft_l1", f_scale=0.1,
                           max_nfev=60)
-    return _efficiency(start, found.x)
-
-
-def _efficiency(base: Efficiency, x: Array) -> Efficiency:
-    return replace(base, **{n: float(v) for n, v in zip(_NAMES, np.exp(x), strict=True)})
+    return efficiency(found.x)
 
 
 def _some(rows: int, most: int, seed: int) -> Any:
@@ -221,9 +236,15 @@ def random_errors(kernel: Kernel, hardware: Hardware, seed: int = 1) -> Array:
     return rng.permutation(np.concatenate(errors))
 
 
-def ninety(errors: Array) -> float:
-    """Return the log error whose ±1.645 multiple holds 90 % of some errors."""
-    return max(float(np.quantile(np.abs(errors), 0.9)) / NINETY, LEAST_LOG_ERROR)
+def enough_for(errors: Array, share: float = 0.9) -> float:
+    """Return the log error whose ±1.645 multiple will hold a share of errors like these.
+
+    The quantile is that of conformal prediction: of n errors the ceil((n + 1)·share)-th smallest,
+    the largest where n is too small for that (Vovk et al. 2005).
+    """
+    level = min(1.0, share * (len(errors) + 1.0) / len(errors))
+    return max(float(np.quantile(np.abs(errors), level, method="higher")) / NINETY,
+               LEAST_LOG_ERROR)
 
 
 def coverage(errors: Array, log_error: Any) -> float:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from costsim.hardware.loader import load_hardware
 from costsim.kernels.calibration import Calibration
-from costsim.kernels.correction import Correction, decode, encode, fit_correction
+from costsim.kernels.correction import FADE_OCTAVES, Correction
+from costsim.kernels.correction_fit import fit_correction
 from costsim.kernels.efficiency import Efficiency, roofline_latency
 from costsim.kernels.fit import fit
 from costsim.kernels.holdout import hold_out, table_lookup
-from costsim.kernels.operators import operator_work
+from costsim.kernels.operators import operator_work, work_on
+from costsim.kernels.packing import decode, encode
 from costsim.kernels.store import read_calibration, write_calibration
-from costsim.kernels.surface_fit import fit_surface, kernels, log_errors
+from costsim.kernels.surface_fit import NINETY, enough_for, fit_surface, kernels, log_errors
 from costsim.kernels.table import KernelTable, make_table
 from costsim.validation.kernels import validate_kernels
 
@@ -93,11 +96,11 @@ def test_table_lookup_interpolates_and_extends_power_laws_exactly() -> None:
 
 def test_a_correction_fades_to_the_physics_outside_its_grid() -> None:
     grid = Correction((np.array([0.0, 1.0, 2.0]),), np.array([0.1, 0.2, 0.3]))
-    value, outside = grid.at((np.array([0.5, 2.0, 5.0, 40.0]),))
+    value, outside = grid.at((np.array([0.5, 2.0, 2.0 + FADE_OCTAVES, 90.0]),))
     np.testing.assert_allclose(value[:2], [0.15, 0.3])
     assert value[2] == pytest.approx(0.3 / np.e)
     assert abs(value[3]) < 1e-5
-    np.testing.assert_allclose(outside, [0.0, 0.0, 3.0, 38.0])
+    np.testing.assert_allclose(outside, [0.0, 0.0, FADE_OCTAVES, 88.0])
 
 
 def test_interpolation_is_the_same_for_open_meshes_and_flat_points() -> None:
@@ -118,6 +121,45 @@ def test_a_fitted_grid_finds_a_smooth_residual() -> None:
     truth = 0.2 * np.sin(x / 2) + 0.05 * y
     grid = fit_correction((x, y), truth + 0.01 * rng.normal(size=3000), (12, 6))
     assert np.median(np.abs(grid.at((x, y))[0] - truth)) < 0.01
+
+
+def test_nodes_without_measurements_take_lines_between_their_neighbours() -> None:
+    x, y = (a.ravel() for a in np.meshgrid(np.arange(9.0), np.arange(9.0)))
+    truth = 0.3 * x - 0.2 * y
+    measured = (x % 2 == 0) | (y % 2 == 0)
+    whole = fit_correction((x, y), truth, (9, 9), pull=1e-4)
+    part = fit_correction((x[measured], y[measured]), truth[measured], (9, 9), pull=1e-4)
+    np.testing.assert_allclose(part.at((x, y))[0], whole.at((x, y))[0], atol=0.02)
+
+
+def test_beyond_the_measured_corner_the_nearest_value_is_kept() -> None:
+    x, y = np.array([0.0, 1.0, 2.0, 3.0, 0.0]), np.array([0.0, 0.0, 0.0, 0.0, 1.0])
+    grid = fit_correction((x, y), np.array([0.1, 0.2, 0.3, 0.4, 0.5]), (4, 2), pull=1e-4,
+                          stiffness=1e-3)
+    np.testing.assert_allclose(grid.values[:, 1], 0.5, atol=0.01)
+
+
+@pytest.mark.parametrize("unskipped", [0.02, 0.5, 1.0])
+def test_the_fit_finds_how_much_of_a_window_a_kernel_skips(unskipped: float) -> None:
+    batch, new, window = (a.ravel() for a in np.meshgrid(
+        2.0 ** np.arange(5), 2.0 ** np.arange(8, 15), [128.0, 1024.0]))
+    shape: dict[str, Any] = {
+        "batch": batch, "new_tokens": new, "context": 0.0 * new, "heads": 32.0 + 0 * new,
+        "kv_heads": 8.0 + 0 * new, "head_dim": 128.0 + 0 * new, "v_head_dim": 128.0 + 0 * new,
+        "window": window}
+    seconds = roofline_latency(
+        work_on("attention_prefill", shape, "gpu", unskipped), H100.peak("bf16"),
+        H100.memory_bandwidth_bytes_per_s, H100.compute_units, TRUE).seconds
+    (kernel,) = (k for k in kernels(make_table("attention_prefill", shape, seconds))
+                 if k.variant.endswith("/window"))
+    assert fit_surface(kernel, H100).efficiency.unskipped == pytest.approx(unskipped, rel=0.3)
+
+
+def test_enough_error_for_few_rows_is_that_of_the_largest() -> None:
+    errors = np.array([0.1, -0.2, 0.3])
+    assert enough_for(errors) == pytest.approx(0.3 / NINETY)
+    many = np.random.default_rng(0).normal(size=100_000)
+    assert enough_for(many) == pytest.approx(1.0, rel=0.02)
 
 
 def test_packed_grids_come_back_to_within_half_a_step() -> None:

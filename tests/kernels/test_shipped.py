@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -53,6 +54,17 @@ def test_every_shipped_calibration_is_small_and_tied_to_its_profile(name: str) -
     assert hardware.scale_up.bandwidth_bytes_per_s == pytest.approx(
         rates["scale_up_bytes_per_s"], rel=1e-9)
     assert "aiconfigurator-core" in calibration.about["source"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rounding_in_the_file_is_small_against_the_error_of_the_fit(name: str) -> None:
+    """Values are rounded by half a step at most: that must not become the error."""
+    path = library.find(store.FOLDER, name, (".json",))
+    for surface in json.loads(path.read_text(encoding="utf-8"))["surfaces"]:
+        figures = surface["about"].get("held_out")
+        if surface["correction"] and figures:
+            kernel = (surface["operator"], surface["variant"], surface["engine"])
+            assert surface["correction"]["step"] <= 0.011 + 2.5 * figures["median"], kernel
 
 
 @pytest.mark.parametrize("name", NAMES)

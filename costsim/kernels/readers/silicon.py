@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from costsim.errors import InputError
+from costsim.kernels.operators import RECURRENT_TOKENS
 from costsim.kernels.readers.routing import balanced_load, power_law_load
 from costsim.kernels.table import KernelTable, make_table, merge_duplicates
 
@@ -212,24 +213,49 @@ def _scale_matrix(c: Columns) -> Found:
 
 
 def _gated_deltanet(c: Columns) -> Found:
-    yield from _recurrence(c, "gated_deltanet", {
-        "key_heads": "num_k_heads", "value_heads": "num_v_heads", "key_dim": "head_k_dim",
-        "value_dim": "head_v_dim"})
+    yield from _recurrence(c, "gated_deltanet", ("delta_rule",), ("delta_rule",))
 
 
-def _recurrence(c: Columns, kind: str, names: dict[str, str]) -> Found:
-    """Yield the recurrence alone; the short convolution is a separate, bandwidth-bound kernel."""
-    rows = np.char.find(c["kernel_source"].astype(str), "delta_rule") >= 0
-    c = _pick(c, rows)
+def _kimi_delta(c: Columns) -> Found:
+    """Yield Kimi delta attention; of its decode kernels the one that is the recurrence alone."""
+    yield from _recurrence(c, "kda", ("kda_fwd", "chunk_kda", "flashkda"), ("kda_packed_decode",))
+
+
+_STATE = {"key_heads": "num_k_heads", "value_heads": "num_v_heads", "key_dim": "head_k_dim",
+          "value_dim": "head_v_dim"}
+
+
+def _recurrence(
+    c: Columns, kind: str, chunked: tuple[str, ...], recurrent: tuple[str, ...]
+) -> Found:
+    """Yield the recurrence alone; the short convolution is a separate, bandwidth-bound kernel.
+
+    Args:
+        c: the table's columns.
+        kind: of linear attention.
+        chunked, recurrent: parts of the names of its kernels in prefill and in decode.
+    """
+    # Chunked kernels were timed on the shortest prompts too, which they are not handed.
+    prefill = (c["phase"] == "context") & (c["seq_len"] > RECURRENT_TOKENS)
+    decode = c["phase"] == "generation"
+    c = _pick(c, prefill & _named(c, chunked) | decode & _named(c, recurrent))
+    if not len(c["phase"]):
+        return
     tokens = np.where(c["phase"] == "generation", 1, np.maximum(c["seq_len"], 1))
-    shape = {ours: c[theirs] for ours, theirs in names.items()}
+    shape = {ours: c[theirs] for ours, theirs in _STATE.items()}
     shape |= {"batch": c["batch_size"], "new_tokens": tokens, "kind": np.array([kind])}
     yield "linear_attention", shape, c["latency"] * 1e-3
+
+
+def _named(c: Columns, parts: tuple[str, ...]) -> Any:
+    """Return which rows were run by a kernel with one of the parts in its name."""
+    names = c["kernel_source"].astype(str)
+    return np.any([np.char.find(names, part) >= 0 for part in parts], axis=0)
 
 
 _READERS: dict[str, Callable[[Columns], Found]] = {
     "gemm": _gemm, "context_attention": _attention_prefill,
     "generation_attention": _attention_decode, "context_mla": _mla_prefill,
     "generation_mla": _mla_decode, "moe": _moe, "custom_allreduce": _all_reduce, "nccl": _nccl,
-    "gdn": _gated_deltanet, "scale_matrix": _scale_matrix,
+    "gdn": _gated_deltanet, "kda": _kimi_delta, "scale_matrix": _scale_matrix,
 }
