@@ -148,7 +148,8 @@ class FleetCore:
         pool = self.pools[requests.pool[request]]
         self.outstanding += 1
         pool.outstanding += 1
-        if requests.status[request] == REJECTED:
+        tokens = requests.prompt[request] + requests.output[request]
+        if requests.status[request] == REJECTED or tokens > pool.longest:
             self._leave(pool, request, REJECTED)
             return
         requests.status[request] = WAITING

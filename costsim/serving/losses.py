@@ -48,6 +48,7 @@ class Losses(FleetCore):
         """
         for member in replica.together():
             self.close(member)
+            member.cut_off(self.now)
         for member in replica.together():
             self._fail_one(member)
 

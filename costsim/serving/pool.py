@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from dataclasses import dataclass, field
 from random import Random
@@ -120,7 +121,7 @@ class Pool:
         self.handed: deque[int] = deque()
         self.members: list[Replica] = []
         self.outstanding = 0
-        self.longest, self.overhead_s = 0, 0.0
+        self.longest, self.overhead_s = sys.maxsize, 0.0
 
     def taking(self, decode: bool = False) -> list[Replica]:
         """Return the replicas that take requests now."""

@@ -83,6 +83,12 @@ class Replica(ReplicaState):
         else:
             self.waiting.drop(request)
 
+    def cut_off(self, now: float) -> None:
+        """Count the steps under way up to now: they will not end."""
+        if self.end != NEVER:
+            self._count_time(now - self.start)
+            self.start = now
+
     def fail(self) -> list[int]:
         """Lose the machine and its cache; return the requests that were on it."""
         gone = set(self.cancelled)
@@ -214,18 +220,16 @@ class Replica(ReplicaState):
             self.formed = self._last_start(now)
         seconds, leap, batch = now - self.start, self.leap, self.batch
         self.leap = 0
-        self.busy_s += seconds
         self.steps += leap
-        used = float(self.blocks - self.free)
         size = batch.size
+        self._count_time(seconds)
         if self.decodes and size:
             if leap > 1:
                 grown = batch.need(leap) - batch.need(1)
                 self.free -= grown
-                used += grown / 2
+                self.block_s += seconds * grown / 2
                 if self.cache is not None:
                     self.cache.shrink(self.free)
-            self.batch_s += seconds * size
             self.output_tokens += leap * size
             if self.stall_s:
                 self.intervals.add(self.stall_s + seconds / leap, size)
@@ -237,11 +241,17 @@ class Replica(ReplicaState):
                 self._finish(request, now)
         elif size:
             self.stall_s += seconds
-        self.block_s += seconds * used
         if self.taken:
             self._complete_prompts(now)
         if self.cancelled:
             self._complete_cancels()
+
+    def _count_time(self, seconds: float) -> None:
+        """Count time in the steps under way, with what is decoded and held in them."""
+        self.busy_s += seconds
+        self.block_s += seconds * (self.blocks - self.free)
+        if self.decodes:
+            self.batch_s += seconds * self.batch.size
 
     def _complete_prompts(self, now: float) -> None:
         requests, computed = self.requests, self.computed

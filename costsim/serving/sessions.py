@@ -71,8 +71,6 @@ class Conversations:
         columns = {name: [getattr(table, name)[last]] for name in kept}
         columns |= {"arrival": [when], "prompt": [max(1, prompt)], "output": [output]}
         columns["session"] = [table.session[session]]
-        if columns["prompt"][0] + output > fleet.pools[table.pool[last]].longest:
-            columns["status"] = [REJECTED]  # It grew beyond what a replica can hold.
         request = len(table)
         hashes = None
         if table.block_hashes is not None and rules.grows:

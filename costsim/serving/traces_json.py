@@ -15,7 +15,7 @@ from costsim.serving.trace_fields import Trace, count_of, seconds_reader
 
 CHARACTERS_PER_TOKEN = 4.0
 """Used for ShareGPT text, whose tokenizer is not at hand; a common figure for English."""
-_PIECE = 1 << 20
+_PIECE = 1 << 18
 _LONGEST_ENTRY = 64 << 20
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from costsim.serving.controllers import Autoscaler
+from costsim.serving.expert_ranks import ExpertRanks
 from costsim.serving.faults import Failures, RollingRestart
 from costsim.serving.fleet import Admission, Link, ReplicaSpec
 from costsim.serving.results import SimulationResult
@@ -38,6 +39,12 @@ def random_traffic(choose: Random, seed: int) -> tuple[Traffic, bool]:
         first = SloClass("first", priority=0, timeout_s=choose.choice([5, 20, NEVER]))
         second = SloClass("second", priority=1, timeout_s=choose.choice([1, 10]))
         traffic = traffic.in_classes([first, second], seed)
+    if choose.random() < 0.3:
+        images = draw.integers(0, 3, len(prompt))
+        traffic = replace(traffic, columns=traffic.columns | {"images": images})
+    if not prefixes and choose.random() < 0.3:
+        shared = {"prefix_tokens": np.full(count, 64), "prefix_group": np.arange(count) % 2}
+        traffic, prefixes = replace(traffic, columns=traffic.columns | shared), True
     if choose.random() < 0.3:
         rules = Sessions(turns=3, think_s=1.0, prompt_tokens=50, output_tokens=20)
         traffic = replace(traffic, sessions=rules)
@@ -69,12 +76,17 @@ def random_fleet(choose: Random, scheduler: Scheduler) -> tuple[list[ReplicaSpec
         second = ReplicaSpec(cost, tokens, scheduler, choose.choice([1, 3]), role="decode")
         return [first, second], Link(choose.choice([1e7, 1e9]), 1.37e-3)
     ranks = choose.choice([1, 1, 3])
-    return [ReplicaSpec(cost, tokens, scheduler, choose.choice([1, 2, 5]), ranks=ranks)], None
+    experts = ExpertRanks(cost, ranks, [1, 40, 900], [1.01e-3, 2.03e-3, 9.07e-3])
+    spec = ReplicaSpec(
+        cost, tokens, scheduler, choose.choice([1, 2, 5]), ranks=ranks,
+        lockstep=choose.choice([None, experts]), image_s=choose.choice([0.0, 0.0713]),
+    )  # fmt: skip
+    return [spec], None
 
 
 def random_controllers(choose: Random, seed: int, role: str) -> list[Any]:
     kinds = [
-        Failures(mtbf_s=20.03, mttr_s=2.01, seed=seed),
+        Failures(mtbf_s=20.03, mttr_s=2.01, seed=seed, node_accelerators=choose.choice([0, 2])),
         RollingRestart(start_s=3.007, down_s=1.003),
         Autoscaler(most=6, every_s=1.0007, cold_start_s=2.0003, cool_down_s=3.0001, slots=8,
                    role=role),
@@ -103,6 +115,7 @@ def test_fast_equals_step_by_step(seed: int) -> None:
             simulate(
                 specs, traffic, mode=mode, seed=seed, link=link, oversize="reject",
                 router=choose.choice(list(ROUTERS)), invariants=seed % 3 == 0,
+                warmup_s=float(traffic.arrival[-1]) * choose.choice([0, 0.3]),
                 controllers=random_controllers(choose, seed, specs[0].role),
                 admission=choose.choice(
                     [None, Admission(max_outstanding=8), Admission(dispatch_limit=4)]
@@ -110,7 +123,10 @@ def test_fast_equals_step_by_step(seed: int) -> None:
             )
         )  # fmt: skip
     same(*results)
-    assert results[0].summary()["unserved"] == 0
+    fast, steps = (result.summary() for result in results)
+    assert fast["unserved"] == 0
+    for name in ("utilisation", "mean_batch", "accelerator_s", "energy_j", "requests_per_s"):
+        assert fast[name] == pytest.approx(steps[name], rel=1e-6, nan_ok=True), name
 
 
 def test_a_planted_mistake_is_seen() -> None:
