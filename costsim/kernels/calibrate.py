@@ -219,7 +219,7 @@ def scatter(result: CalibrationResult) -> dict[tuple[str, str], dict[str, Any]]:
     """Return measured and predicted latencies by operator and data types, for the figures."""
     found = {}
     for table in result.tables:
-        for kernel in kernels_of(table, ""):
+        for kernel in kernels_of(table, "", result.hardware.kind == "cpu"):
             surface = result.calibration.surfaces.get((kernel.operator, kernel.variant, ""))
             if surface is not None:
                 errors = log_errors(surface, kernel, result.hardware)

@@ -8,7 +8,8 @@ relative, or is the generic roofline, which says how little it knows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from costsim.kernels.efficiency import (
 )
 from costsim.kernels.operators import (
     FEATURES,
+    ONE_ROW,
     WINDOWED,
     completed,
     fastest_rate_key,
@@ -113,11 +115,11 @@ class Calibration:
         return found
 
     def _nearest(self, operator: str, kernel: str) -> tuple[Surface, float]:
-        order = (self.engine, "", *ENGINE_ORDER)
+        order, row = (self.engine, "", *ENGINE_ORDER), kernel.endswith(ONE_ROW)
         ranked = sorted(
             (_mismatch(operator, kernel, key[1]),
              order.index(key[2]) if key[2] in order else len(order), key)
-            for key in self.surfaces if key[0] == operator)
+            for key in self.surfaces if key[0] == operator and key[1].endswith(ONE_ROW) == row)
         if not ranked or ranked[0][0] >= UNRELATED:
             return Surface(GENERIC[operator]), 1.0
         mismatch, _, key = ranked[0]
@@ -134,8 +136,23 @@ class Calibration:
             return self._collective(operator, hardware, shape)
         if operator == "point_to_point":
             return self._point_to_point(hardware, **shape)
-        surface, wider = self.surface(operator, variant(operator, shape))
+        kernel = variant(operator, shape)
         shape = dict(completed(operator, shape))
+        found = self._local(operator, kernel, hardware, shape)
+        if operator == "gemm" and kernel + ONE_ROW in self._one_row:
+            one = self._local(operator, kernel + ONE_ROW, hardware, shape)
+            found = _where(np.asarray(shape["m"], float) <= 1.0, one, found)
+        return found
+
+    @cached_property
+    def _one_row(self) -> frozenset[str]:
+        """Kernels that multiply one row by code of its own."""
+        return frozenset(key[1] for key in self.surfaces if key[1].endswith(ONE_ROW))
+
+    def _local(
+        self, operator: str, kernel: str, hardware: Hardware, shape: Mapping[str, Any]
+    ) -> Latency:
+        surface, wider = self.surface(operator, kernel)
         found = roofline_latency(
             work_on(operator, shape, hardware.kind, surface.efficiency.unskipped),
             hardware.peak(rate_key(operator, shape)),
@@ -164,6 +181,12 @@ class Calibration:
         seconds = point_to_point_time(hardware, message_bytes, across_nodes, e.memory)
         return Latency(seconds + e.launch_s, e.log_error * wider, 0.0, 0.0, seconds, e.launch_s,
                        network_bytes=message_bytes)
+
+
+def _where(some: Any, one: Latency, other: Latency) -> Latency:
+    """Return one latency where a condition holds, and another where not."""
+    return Latency(**{each.name: np.where(some, getattr(one, each.name), getattr(other, each.name))
+                      for each in fields(Latency)})
 
 
 def inside_latency(

@@ -77,7 +77,8 @@ def fit(
         blocks: hold out blocks too, not only random rows (slower).
     """
     surfaces: dict[Key, Surface] = {}
-    for kernel in _joined(k for t in tables for k in kernels(t, engine)):
+    one_row = hardware.kind == "cpu"
+    for kernel in _joined(k for t in tables for k in kernels(t, engine, one_row)):
         if len(kernel.latency_s) >= FEWEST:
             key = (kernel.operator, kernel.variant, kernel.engine)
             surfaces[key] = fit_with_error(kernel, hardware, blocks)

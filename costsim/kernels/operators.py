@@ -121,6 +121,9 @@ def variant(operator: str, shape: Shape) -> str:
 
 
 WINDOWED = "/window"
+# Mark of the kernel that multiplies one row, where a table tells it apart (CPU libraries stream a
+# matrix through a dot product there, and copy it into panels from two rows on).
+ONE_ROW = "/row"
 
 
 def _windowed(shape: Shape) -> str:

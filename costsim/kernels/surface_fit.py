@@ -25,6 +25,7 @@ from costsim.kernels.efficiency import COLLECTIVES, GENERIC, Efficiency, Latency
 from costsim.kernels.operators import (
     FEATURES,
     NODES,
+    ONE_ROW,
     RECURRENT_TOKENS,
     WINDOWED,
     completed,
@@ -73,32 +74,39 @@ class Kernel:
                        table=self.table.select(rows))
 
 
-def kernels(table: KernelTable, engine: str | None = None) -> Iterator[Kernel]:
+def kernels(
+    table: KernelTable, engine: str | None = None, one_row: bool = False
+) -> Iterator[Kernel]:
     """Yield the kernels of a table, by data types, kind and phase.
 
     Args:
         table: measured rows.
         engine: name to file them under; the table's software if None.
+        one_row: whether a GEMM of one row is a kernel of its own.
     """
     engine = table.software if engine is None else engine
-    for rows, texts in _by_text(table):
+    apart = one_row and table.operator == "gemm"
+    for rows, texts in _by_text(table, apart):
         numbers = {k: v[rows] for k, v in table.shape.items() if v.dtype.kind == "f"}
         shape: dict[str, Any] = {**numbers, **texts}
         if np.isnan(shape.get("touched", 0.0)).all():
             shape.pop("touched", None)
         shape = dict(completed(table.operator, shape))
         part = table.select(rows)
-        yield Kernel(table.operator, variant(table.operator, shape), engine, shape,
-                     part.latency_s, part)
+        name = variant(table.operator, shape)
+        name += ONE_ROW * bool(apart and np.all(shape["m"] <= 1))
+        yield Kernel(table.operator, name, engine, shape, part.latency_s, part)
 
 
-def _by_text(table: KernelTable) -> Iterator[tuple[Any, dict[str, str]]]:
+def _by_text(table: KernelTable, one_row: bool) -> Iterator[tuple[Any, dict[str, str]]]:
     names = [n for n, c in table.shape.items() if c.dtype.kind != "f"]
     codes = np.zeros(len(table), np.intp)
     for name in names:
         codes = codes * 64 + np.unique(table.shape[name], return_inverse=True)[1]
     if table.operator == "linear_attention":
         codes = codes * 2 + (table.shape["new_tokens"] <= RECURRENT_TOKENS)
+    if one_row:
+        codes = codes * 2 + (table.shape["m"] <= 1)
     if "window" in table.shape:
         codes = codes * 2 + (table.shape["window"] > 0)
     for code in np.unique(codes):

@@ -51,6 +51,9 @@ FULL = Grid(
 )
 # Sampling times of one kernel and of one step in a round, and the rounds.
 QUICK_BUDGET, FULL_BUDGET = (0.03, 0.25, 2), (0.1, 1.0, 3)
+# Matrices that one row is multiplied by besides: on a CPU that is a kernel of its own.
+ONE_ROW_WEIGHTS = ((128, 512), (512, 128), (1024, 384), (384, 1024), (896, 896), (2560, 640),
+                   (640, 2560), (1792, 896), (896, 1792), (2304, 1792), (5120, 1152))
 # Choosing experts takes small tables; large ones would only cost time.
 LARGEST_BYTES = {"routing": 1 << 20}
 
@@ -58,8 +61,11 @@ LARGEST_BYTES = {"routing": 1 << 20}
 def engine_cases(grid: Grid, dtype: str, seed: int = 0) -> list[Case]:
     """Return the kernels to measure for models of one data type, in random order."""
     found = [c for c in all_cases(grid, (dtype,), seed) if c.operator != "elementwise"]
+    found += [Case("gemm", {"m": 1, "n": n, "k": k, "dtype": dtype, "activation": dtype})
+              for n, k in ONE_ROW_WEIGHTS]
     found += [Case("elementwise", {"bytes": size, "kind": kind}) for kind in KINDS
               for size in grid.bytes if size <= LARGEST_BYTES.get(kind, size)]
+    found = list({c.key: c for c in found}.values())
     order = np.random.default_rng(seed).permutation(len(found))
     return [found[i] for i in order]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from costsim.engine.deployment import Deployment
-from costsim.engine.steady_state import OperatingPoint, operating_point
+from costsim.engine.steady_state import OperatingPoint, closed_loop, operating_point
 from costsim.kernels.surface_fit import NINETY
 from costsim.validation.benchmarks.run import Run
 
@@ -156,8 +156,8 @@ def load_of(run: Run, deployment: Deployment) -> Load:
 
 def _held(batch: float, most: float, queued: bool, notes: list[str]) -> Load:
     if batch > most >= 1.0:
-        notes.append(f"{batch:.0f} requests are more than fit ({most:.0f}); the rest queue")
-        return Load(most, True, tuple(notes))
+        notes.append(f"{batch:.0f} requests are more than fit ({most:.0f}); the rest wait in "
+                     "front of the engine")
     return Load(max(batch, 1.0), queued, tuple(notes))
 
 
@@ -174,7 +174,7 @@ def _batch_at(
 
 def points(runs: Sequence[Run], loads: Sequence[Load], deployment: Deployment) -> OperatingPoint:
     """Return the steady states of runs, one element each."""
-    return operating_point(
+    return closed_loop(
         deployment, np.array([each.batch for each in loads]),
         np.array([max(r.isl, 1.0) for r in runs]), np.array([max(r.osl, 1.0) for r in runs]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -193,3 +194,25 @@ def test_what_ifs_scale_what_they_should() -> None:
 def test_without_measurements_the_roofline_says_how_little_it_knows() -> None:
     latency = Calibration.roofline().latency("gemm", H100, m=1.0, n=4096.0, k=4096.0)
     assert latency.log_error >= 0.3
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_one_row_is_a_kernel_of_its_own_on_a_processor(kind: str) -> None:
+    """A matrix streams through a dot product at one speed and is packed into panels at another."""
+    hardware = replace(H100, kind=kind)
+    table = made_gemms(noise=0.01)
+    slow = np.where(table.shape["m"] > 1, 2.5, 1.0)
+    table = replace(table, latency_s=table.latency_s * slow)
+    calibration = fit([table], hardware)
+    assert len(calibration.surfaces) == (2 if kind == "cpu" else 1)
+    if kind == "gpu":
+        return
+    # Between the measured sizes, in one call with both kinds of rows.
+    rows = np.array([[1.0], [2.0], [4.0]])
+    shape = {"m": rows, "n": np.array([700.0, 3000.0]), "k": 1500.0}
+    work = operator_work("gemm", shape)
+    true = roofline_latency(work, H100.peak("bf16"), H100.memory_bandwidth_bytes_per_s,
+                            H100.compute_units, TRUE).seconds * np.where(rows > 1, 2.5, 1.0)
+    found = calibration.latency("gemm", hardware, dtype="bf16", activation="bf16", **shape)
+    assert np.abs(np.log(found.seconds / true)).max() < 0.25
+    assert found.seconds.shape == found.compute_s.shape == (3, 2)

@@ -29,7 +29,7 @@ _OWN = ("date", "endpoint_type", "backend", "label", "model_id", "tokenizer_id",
 
 def is_vllm(row: Mapping[str, Any]) -> bool:
     """Return whether an object is a result of ``vllm bench serve``."""
-    return "request_throughput" in row and "num_prompts" in row and not is_sglang(row)
+    return "request_throughput" in row and "completed" in row and not is_sglang(row)
 
 
 def is_sglang(row: Mapping[str, Any]) -> bool:
