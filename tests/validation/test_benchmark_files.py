@@ -140,7 +140,8 @@ def test_genai_perf_keeps_its_concurrency_elsewhere() -> None:
 
 @pytest.mark.parametrize(("text", "message"), [
     ("", "no JSON object"), ("[1, 2]", "no JSON object"), ('{"a": ', "malformed JSON (line 1)"),
-    ('{"a": 1}', "no result of"), ('{"num_prompts": 1, "request_throughput": 2}', "'completed'"),
+    ('{"a": 1}', "no result of"),
+    ('{"completed": null, "request_throughput": 2}', "'completed'"),
     ('{"benchmarks": []}', "no benchmark with completed"),
 ])
 def test_other_files_are_one_line(tmp_path: Path, text: str, message: str) -> None:
