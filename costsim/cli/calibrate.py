@@ -60,7 +60,8 @@ def command(
     Example: costsim calibrate --quick --output out/calibrate
     """
     if is_benchmark(sources):
-        layout = {k: options[k] for k in ("tp", "pp", "ep", "dp", "precision", "kv", "engine")}
+        names = ("tp", "pp", "ep", "dp", "cp", "precision", "kv", "engine")
+        layout = {name: options[name] for name in names}
         refit_files(sources, options["model"], options["hardware"], options["name"] or "", layout,
                     as_json, output)
         return

@@ -9,6 +9,7 @@ import click
 
 from costsim.cli.options import (
     PositiveNumber,
+    change_option,
     complete_hardware,
     complete_model,
     deployment_options,
@@ -31,11 +32,12 @@ if TYPE_CHECKING:
               help="Output tokens per second that you measured on the whole replica.")
 @request_options
 @deployment_options
+@change_option
 @output_options
 def command(
     model: str, hardware: str, batch: int, measured: float | None, isl: float, osl: float,
     precision: str | None, kv: str | None, engine: str, price: str, as_json: bool,
-    output: Path | None, **options: Any,
+    output: Path | None, changes: tuple[str, ...], **options: Any,
 ) -> None:
     """Say how far an operating point lies from the machine's limit, why, and what would help.
 
@@ -47,7 +49,7 @@ def command(
 
     found = explain(model, hardware, layout_from(options), batch=batch, isl=isl, osl=osl,
                     measured_output_tokens_per_s=measured, engine=engine,
-                    precision=precision_from(model, precision, kv))
+                    precision=precision_from(model, precision, kv), changes=changes)
     from costsim.hardware.loader import load_hardware
 
     usd_per_hour = float(rent(load_hardware(hardware), price).central)

@@ -98,6 +98,8 @@ def layout_options(command: Command) -> Command:
                      help="Expert-parallel ranks."),
         click.option("--dp", type=PositiveNumber(whole=True), default=1,
                      help="Attention data-parallel groups."),
+        click.option("--cp", type=PositiveNumber(whole=True), default=1,
+                     help="Context-parallel ranks in decode."),
         click.option("--precision", help="Data type of all weights, such as fp8; default: as the "
                                          "checkpoint is."),
         click.option("--kv", help="Data type of the KV cache."),
@@ -112,6 +114,16 @@ def deployment_options(command: Command) -> Command:
     command = click.option("--price", default="on_demand", show_default=True,
                            help="Term of the rent.")(command)
     return layout_options(command)
+
+
+def change_option(command: Command) -> Command:
+    """Add --set."""
+    return click.option(
+        "--set", "changes", multiple=True, metavar="FIELD=VALUE",
+        help="Set a field of engine, layout, precision, hardware or model; may be repeated. "
+             "engine.prefix_hit=0.4, engine.speculation=mtp:1:0.8, engine.routing=power_law:0.6, "
+             "engine.cuda_graphs=false, layout.sequence_parallel=true, precision.attention=bf16.",
+    )(command)
 
 
 def request_options(command: Command) -> Command:
@@ -129,13 +141,13 @@ def target_options(command: Command) -> Command:
 
 
 def layout_from(options: dict[str, Any]) -> Layout | None:
-    """Return the layout of --tp, --pp, --ep, --dp, or None where none was given."""
+    """Return the layout of --tp, --pp, --ep, --dp, --cp, or None where none was given."""
     from costsim.engine.layout import Layout
 
-    tp, pp, ep, dp = (options.pop(k) for k in ("tp", "pp", "ep", "dp"))
-    if tp is None and (pp, ep, dp) == (1, 1, 1):
+    tp, pp, ep, dp, cp = (options.pop(k) for k in ("tp", "pp", "ep", "dp", "cp"))
+    if tp is None and (pp, ep, dp, cp) == (1, 1, 1, 1):
         return None
-    return Layout(tp=tp or 1, pp=pp, ep=ep, dp=dp)
+    return Layout(tp=tp or 1, pp=pp, ep=ep, dp=dp, cp=cp)
 
 
 def target_from(options: dict[str, Any]) -> Target:

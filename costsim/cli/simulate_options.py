@@ -118,7 +118,7 @@ def _run_keys(table: dict[str, Any], options: dict[str, Any]) -> None:
 def _one_pool(model: str, hardware: str, options: dict[str, Any]) -> dict[str, Any]:
     entry = {"model": model, "hardware": hardware, "count": options["replicas"],
              "engine": options["engine"], "price": options["price"]}  # fmt: skip
-    for name in ("tp", "pp", "ep", "dp", "precision", "kv"):
+    for name in ("tp", "pp", "ep", "dp", "cp", "precision", "kv"):
         if options[name] is not None:
             entry[name] = options[name]
     rules = {name: options[name] for name in ("policy", "max_num_seqs", "max_num_batched_tokens")

@@ -10,6 +10,7 @@ import click
 
 from costsim.cli.options import (
     PositiveNumber,
+    change_option,
     complete_hardware,
     complete_model,
     deployment_options,
@@ -33,11 +34,12 @@ if TYPE_CHECKING:
               help="Requests in flight in one replica.")
 @request_options
 @deployment_options
+@change_option
 @output_options
 def command(
     model: str, hardware: str, variations: tuple[str, ...], batch: int, isl: float, osl: float,
     precision: str | None, kv: str | None, engine: str, price: str, as_json: bool,
-    output: Path | None, **options: Any,
+    output: Path | None, changes: tuple[str, ...], **options: Any,
 ) -> None:
     """Vary a field of hardware, model, layout, engine or request and see what it does.
 
@@ -54,7 +56,7 @@ def command(
     parsed = [parse_variation(text) for text in variations]
     deployment = make_deployment(model, hardware, layout_from(options),
                                  precision=precision_from(model, precision, kv), engine=engine,
-                                 batch=batch, context=isl + osl)
+                                 batch=batch, context=isl + osl, changes=changes)
     for i, variation in enumerate(parsed):
         found = whatif(deployment, variation, batch=batch, isl=isl, osl=osl, price=price)
         name = f"whatif_{variation.part}_{variation.field}" if i or len(parsed) > 1 else "whatif"

@@ -11,7 +11,7 @@ from costsim.engine.deployment import Deployment
 from costsim.engine.step import StepTime, finish, pass_of
 from costsim.models.architecture import Encoder
 from costsim.models.multimodal import EncoderWork, Images, audio_work, image_work
-from costsim.ops.tally import Tally
+from costsim.ops.queue import Queue
 
 
 @dataclass(frozen=True)
@@ -43,24 +43,24 @@ def encode(
     Raises:
         InputError: the model takes no such input.
     """
-    tally, model = Tally(), deployment.model
+    queue, model = Queue(), deployment.model
     tokens = 0.0
     if images is not None:
         work = image_work(model, images)
         tokens += work.prompt_tokens
-        _add(tally, deployment, _tower(model.encoders, "image"), work)
+        _add(queue, deployment, _tower(model.encoders, "image"), work)
     if audio_s:
         work = audio_work(model, audio_s)
         tokens += work.prompt_tokens
-        _add(tally, deployment, _tower(model.encoders, "audio"), work)
-    return EncodedPrompt(tokens, finish(tally))
+        _add(queue, deployment, _tower(model.encoders, "audio"), work)
+    return EncodedPrompt(tokens, finish(queue.price()))
 
 
 def _tower(encoders: tuple[Encoder, ...], modality: str) -> Encoder:
     return next(e for e in encoders if e.modality == modality)
 
 
-def _add(tally: Tally, deployment: Deployment, tower: Encoder, work: EncoderWork) -> None:
+def _add(queue: Queue, deployment: Deployment, tower: Encoder, work: EncoderWork) -> None:
     if work.patches <= 0:
         return
     on, ranks = pass_of(deployment), np.asarray(deployment.layout.tp, float)
@@ -69,10 +69,10 @@ def _add(tally: Tally, deployment: Deployment, tower: Encoder, work: EncoderWork
     columns = work.flop / (2.0 * work.patches * width * tower.layers)
     matrices = on.machine("gemm", m=work.patches, n=columns / ranks, k=width, dtype="bf16",
                           activation="bf16")
-    tally.add(f"{tower.modality} encoder", matrices, tower.layers)
+    queue.add(f"{tower.modality} encoder", matrices, tower.layers)
     moved: Any = work.patches * width * 2.0 * 8.0
-    tally.add(f"{tower.modality} encoder", on.machine("elementwise", bytes=moved), tower.layers)
+    queue.add(f"{tower.modality} encoder", on.machine("elementwise", bytes=moved), tower.layers)
     if np.any(ranks > 1):
         message = work.patches * width * 2.0
         summed = on.machine("all_reduce", ranks=ranks, message_bytes=message)
-        tally.add("all-reduce", summed, 2.0 * tower.layers, ranks > 1)
+        queue.add("all-reduce", summed, 2.0 * tower.layers, ranks > 1)

@@ -10,6 +10,7 @@ import numpy as np
 from costsim.engine.passes import Pass, add_ends, add_layers
 from costsim.engine.precision import Precision
 from costsim.models.architecture import Attention, FeedForward, Layers, Model
+from costsim.ops.queue import Queue
 from costsim.ops.shape import Tokens
 from costsim.ops.tally import Tally
 
@@ -42,7 +43,7 @@ def adapter_parameters(model: Model, rank: int) -> float:
                for kind in model.layers for inputs, outputs in adapter_shapes(model, kind))
 
 
-def add_adapters(tally: Tally, on: Pass, tokens: Tokens) -> None:
+def add_adapters(queue: Queue, on: Pass, tokens: Tokens) -> None:
     """Add LoRA: a shrink and an expand product beside each linear layer, per adapter in use.
 
     Adapters are spread evenly over requests: A·(1 − (1 − 1/A)^requests) of A are in a step.
@@ -59,14 +60,13 @@ def add_adapters(tally: Tally, on: Pass, tokens: Tokens) -> None:
             shrink = on.machine("gemm", m=rows, n=rank, k=inputs, dtype="bf16", activation="bf16")
             expand = on.machine("gemm", m=rows, n=out, k=rank, dtype="bf16", activation="bf16")
             more = np.maximum(used - 1.0, 0.0) * rank * (inputs + out) * _ADAPTER_BYTES
-            others = on.machine("elementwise", bytes=more)
-            for latency in (shrink, expand):
-                tally.add("lora", latency, kind.count, some)
-            tally.add("lora", replace(others, seconds=others.seconds - others.fixed_s,
-                                      fixed_s=0.0 * others.fixed_s), kind.count, some & (more > 0))
+            others = replace(on.machine("elementwise", bytes=more), launched=False)
+            for call in (shrink, expand):
+                queue.add("lora", call, kind.count, some)
+            queue.add("lora", others, kind.count, some & (more > 0))
 
 
-def add_drafting(tally: Tally, on: Pass, tokens: Tokens) -> None:
+def add_drafting(queue: Queue, on: Pass, tokens: Tokens) -> None:
     """Add the drafter: γ passes of the decoding requests, one of the prompts' tokens."""
     speculation = on.settings.speculation
     if speculation is None or not np.any(tokens.all > 0):
@@ -78,11 +78,11 @@ def add_drafting(tally: Tally, on: Pass, tokens: Tokens) -> None:
                       all_groups=one.all_groups - _all_decodes(tokens) * tokens.decode_width)
     draft = _drafter(on)
     for part, passes in ((decodes, float(speculation.draft_tokens)), (prompts, 1.0)):
-        spent = Tally(replaced=tally.replaced)
+        spent = Queue(replaced=queue.replaced)
         for kind in draft.model.layers:
             add_layers(spent, draft, kind, part, passes * kind.count)
         add_ends(spent, draft, part, passes)
-        tally.merge("drafting", spent)
+        queue.add_part("drafting", spent)
 
 
 def _all_decodes(tokens: Tokens) -> Any:

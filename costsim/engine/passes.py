@@ -15,8 +15,8 @@ from costsim.models.architecture import Attention, FeedForward, Layers, LinearAt
 from costsim.ops.attention import add_attention, add_linear_attention, local_kv_heads
 from costsim.ops.feedforward import ExpertRanks, add_dense, add_moe
 from costsim.ops.listed import add_listed
+from costsim.ops.queue import Queue
 from costsim.ops.shape import Machine, Tokens, Types
-from costsim.ops.tally import Tally
 
 _ACTIVATION_BYTES = 2.0
 
@@ -55,11 +55,11 @@ class Pass:
                            routing.counts, routing.replicated_experts)
 
 
-def add_layers(tally: Tally, on: Pass, layers: Layers, tokens: Tokens, count: Any) -> None:
+def add_layers(queue: Queue, on: Pass, layers: Layers, tokens: Tokens, count: Any) -> None:
     """Add ``count`` layers of one kind: mixer, feed-forward part, norms and collectives.
 
     Args:
-        tally: where to add.
+        queue: where to add.
         on: model, machine, layout, data types.
         layers: the kind (its own count is not used).
         tokens: of the pass.
@@ -68,16 +68,16 @@ def add_layers(tally: Tally, on: Pass, layers: Layers, tokens: Tokens, count: An
     mixer, hidden = layers.mixer, on.model.hidden_size
     types = on.types("attention")
     if isinstance(mixer, Attention):
-        add_attention(tally, on.machine, mixer, hidden, tokens, on.layout.tp, on.layout.cp,
+        add_attention(queue, on.machine, mixer, hidden, tokens, on.layout.tp, on.layout.cp,
                       types, count)
-        add_context_exchange(tally, on, mixer, tokens, count)
+        add_context_exchange(queue, on, mixer, tokens, count)
     elif isinstance(mixer, LinearAttention):
-        add_linear_attention(tally, on.machine, mixer, hidden, tokens, on.ranks, types, count)
+        add_linear_attention(queue, on.machine, mixer, hidden, tokens, on.ranks, types, count)
     if mixer is not None:
-        _add_joint(tally, on, tokens, types, count)
-    _add_feed_forward(tally, on, layers.ffn, tokens, count)
+        _add_joint(queue, on, tokens, types, count)
+    _add_feed_forward(queue, on, layers.ffn, tokens, count)
     if on.settings.operators:
-        add_listed(tally, on.machine, on.settings.operators, _places(layers),
+        add_listed(queue, on.machine, on.settings.operators, _places(layers),
                    _sizes(on, tokens, layers), types, count)
 
 
@@ -110,7 +110,7 @@ def _sizes(on: Pass, tokens: Tokens, layers: Layers | None = None) -> dict[str, 
     return sizes
 
 
-def add_context_exchange(tally: Tally, on: Pass, a: Attention, tokens: Tokens, count: Any) -> None:
+def add_context_exchange(queue: Queue, on: Pass, a: Attention, tokens: Tokens, count: Any) -> None:
     """Add the sum of partial attention outputs over context-parallel ranks (decode).
 
     Each rank attends to its share of the cache with all of the group's heads; outputs and their
@@ -123,43 +123,43 @@ def add_context_exchange(tally: Tally, on: Pass, a: Attention, tokens: Tokens, c
     heads = a.heads / np.asarray(on.layout.tp, float)
     width = a.kv_lora_rank or a.v_head_dim
     message = tokens.decode * heads * (width + 2.0) * 2.0
-    tally.add("context exchange",
+    queue.add("context exchange",
               on.machine("reduce_scatter", ranks=ranks, message_bytes=message), count, many)
 
 
 def _add_feed_forward(
-    tally: Tally, on: Pass, ffn: FeedForward | None, tokens: Tokens, count: Any
+    queue: Queue, on: Pass, ffn: FeedForward | None, tokens: Tokens, count: Any
 ) -> None:
     if ffn is None or ffn.kind == "none":
         return
     types = on.types("ffn")
     if ffn.kind == "moe":
-        add_moe(tally, on.machine, ffn, on.model.hidden_size, tokens, on.expert_ranks,
+        add_moe(queue, on.machine, ffn, on.model.hidden_size, tokens, on.expert_ranks,
                 on.types("experts"), types, count)
         types = on.types("experts")
     else:
-        add_dense(tally, on.machine, ffn.width, ffn.gated, on.model.hidden_size, tokens.all,
+        add_dense(queue, on.machine, ffn.width, ffn.gated, on.model.hidden_size, tokens.all,
                   on.ranks, types, count)
-    _add_joint(tally, on, tokens, types, count)
+    _add_joint(queue, on, tokens, types, count)
 
 
-def _add_joint(tally: Tally, on: Pass, tokens: Tokens, types: Types, count: Any) -> None:
+def _add_joint(queue: Queue, on: Pass, tokens: Tokens, types: Types, count: Any) -> None:
     """Add what follows each sublayer: its all-reduce, residual, norm and quantisation."""
     rows, some = tokens.all, tokens.all > 0
     message = rows * on.model.hidden_size * bytes_per_element(on.precision.communication)
-    _add_sum_over_ranks(tally, on, message, count)
+    _add_sum_over_ranks(queue, on, message, count)
     width = on.model.hidden_size * on.model.hyper_connections
     share = on.ranks if on.layout.sequence_parallel else 1.0
     # Residual and normed output written, residual and sublayer output read.
     moved = 4.0 * _ACTIVATION_BYTES * rows * width / share
-    tally.add("norm and residual", on.machine("elementwise", bytes=moved), count, some)
+    queue.add("norm and residual", on.machine("elementwise", bytes=moved), count, some)
     if bytes_per_element(types.activation) < _ACTIVATION_BYTES:
         narrow = bytes_per_element(types.activation)
         moved = rows * on.model.hidden_size * (_ACTIVATION_BYTES + narrow)
-        tally.add("quantise", on.machine("elementwise", bytes=moved), count, some)
+        queue.add("quantise", on.machine("elementwise", bytes=moved), count, some)
 
 
-def _add_sum_over_ranks(tally: Tally, on: Pass, message: Any, count: Any) -> None:
+def _add_sum_over_ranks(queue: Queue, on: Pass, message: Any, count: Any) -> None:
     """Add the all-reduce over tp · cp ranks, or its two halves with sequence parallelism."""
     many = (on.ranks > 1) & (message > 0)
     if not np.any(many):
@@ -167,31 +167,31 @@ def _add_sum_over_ranks(tally: Tally, on: Pass, message: Any, count: Any) -> Non
     names = ("reduce_scatter", "all_gather") if on.layout.sequence_parallel else ("all_reduce",)
     for name in names:
         latency = on.machine(name, ranks=on.ranks, message_bytes=message)
-        tally.add(name.replace("_", "-"), latency, count, many)
+        queue.add(name.replace("_", "-"), latency, count, many)
 
 
-def add_ends(tally: Tally, on: Pass, tokens: Tokens, count: Any = 1.0) -> None:
+def add_ends(queue: Queue, on: Pass, tokens: Tokens, count: Any = 1.0) -> None:
     """Add embedding, LM head (last token of a prompt, each decoded token) and sampling."""
     model, rows = on.model, tokens.rows_of_head
     hidden, vocabulary = model.hidden_size, model.vocab_size / on.ranks
     moved = tokens.all * hidden * 2.0 * _ACTIVATION_BYTES
-    tally.add("embedding", on.machine("elementwise", bytes=moved), count, tokens.all > 0)
+    queue.add("embedding", on.machine("elementwise", bytes=moved), count, tokens.all > 0)
     types = on.types("head")
     head = on.machine("gemm", m=rows, n=vocabulary, k=hidden, dtype=types.weight,
                       activation=types.activation)
-    tally.add("lm head", head, count, rows > 0)
+    queue.add("lm head", head, count, rows > 0)
     if np.any(on.ranks > 1):
         logits = rows * model.vocab_size * _ACTIVATION_BYTES
         gather = on.machine("all_gather", ranks=on.ranks, message_bytes=logits)
-        tally.add("all-gather", gather, count, (on.ranks > 1) & (rows > 0))
+        queue.add("all-gather", gather, count, (on.ranks > 1) & (rows > 0))
     sampling = on.machine("elementwise", bytes=rows * model.vocab_size * 8.0)
-    tally.add("sampling", sampling, count, rows > 0)
+    queue.add("sampling", sampling, count, rows > 0)
     if on.settings.operators:
-        add_listed(tally, on.machine, on.settings.operators, ["ends"], _sizes(on, tokens), types,
+        add_listed(queue, on.machine, on.settings.operators, ["ends"], _sizes(on, tokens), types,
                    count)
 
 
-def add_stage_transfers(tally: Tally, on: Pass, tokens: Tokens) -> None:
+def add_stage_transfers(queue: Queue, on: Pass, tokens: Tokens) -> None:
     """Add the sends of hidden states from each pipeline stage to the next."""
     stages = np.asarray(on.layout.pp, float)
     if not np.any(stages > 1):
@@ -200,4 +200,4 @@ def add_stage_transfers(tally: Tally, on: Pass, tokens: Tokens) -> None:
     message = tokens.all * on.model.hidden_size * _ACTIVATION_BYTES / on.ranks
     across = stage * 2 > np.asarray(on.machine.hardware.scale_up.domain_size, float)
     latency = on.machine("point_to_point", message_bytes=message, across_nodes=across)
-    tally.add("pipeline send", latency, stages - 1.0, (stages > 1) & (tokens.all > 0))
+    queue.add("pipeline send", latency, stages - 1.0, (stages > 1) & (tokens.all > 0))

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
+from dataclasses import dataclass
 
 from costsim.engine.deployment import Deployment
 from costsim.engine.step import add_model, pass_of
-from costsim.kernels.calibration import Latency
-from costsim.ops.shape import replica_tokens
-from costsim.ops.tally import Tally
+from costsim.ops.queue import Queue
+from costsim.ops.shape import Tokens, replica_tokens
 
 
 @dataclass(frozen=True)
@@ -40,21 +36,6 @@ class OperatorPoint:
         return self.flop / max(self.seconds, 1e-30)
 
 
-@dataclass
-class _WorkTally(Tally):
-    """A tally that also keeps FLOP and bytes by operator."""
-
-    work: dict[str, tuple[float, float]] = field(default_factory=dict)
-
-    def add(self, name: str, latency: Latency, count: Any = 1.0, when: Any = True) -> None:
-        """Add calls of a kernel and keep their work."""
-        super().add(name, latency, count, when)
-        weight = float(np.max(np.where(when, count, 0.0)))
-        flop, moved = self.work.get(name, (0.0, 0.0))
-        self.work[name] = (flop + float(np.max(latency.flop)) * weight,
-                           moved + float(np.max(latency.memory_bytes)) * weight)
-
-
 def operator_points(
     deployment: Deployment, batch: int, isl: float, osl: float
 ) -> list[OperatorPoint]:
@@ -70,12 +51,18 @@ def operator_points(
         "decode": replica_tokens(0, 0, 0, batch, isl + osl / 2, dp),
         "prefill": replica_tokens(1, isl, 0, 0, 0, dp),
     }
-    points = []
-    for phase, tokens in phases.items():
-        tally = _WorkTally()
-        add_model(tally, pass_of(deployment), tokens)
-        for name, (flop, moved) in tally.work.items():
-            seconds = float(np.max(tally.by_operator[name]))
-            if seconds > 0:
-                points.append(OperatorPoint(name, phase, flop, moved, seconds))
-    return points
+    return [point for phase, tokens in phases.items()
+            for point in _points(deployment, phase, tokens)]
+
+
+def _points(deployment: Deployment, phase: str, tokens: Tokens) -> list[OperatorPoint]:
+    """Return the operators of one phase that take time."""
+    queue = Queue()
+    add_model(queue, pass_of(deployment), tokens)
+    found = []
+    for name, tally in queue.price_by_name().items():
+        figures = (float(v) for v in (tally.flop, tally.memory_bytes, tally.seconds))
+        point = OperatorPoint(name, phase, *figures)
+        if point.seconds > 0:
+            found.append(point)
+    return found

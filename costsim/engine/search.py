@@ -26,8 +26,9 @@ from costsim.models.architecture import Model
 # Batches tried: powers of the fourth root of two, as whole numbers.
 BATCHES = np.unique(np.round(2.0 ** (np.arange(0, 49) / 4.0))).astype(int)
 _MOST_TP, _MOST_PP = 64, 16
-# Points priced by one call: enough to make numpy's calls cheap, few enough to stay in the cache.
-_BLOCK = 8192
+# Points priced by one call: enough to make numpy's calls cheap, few enough to stay in the cache;
+# and the batches among them, at least.
+_BLOCK, _NARROWEST = 8192, 64
 _FIGURES = ("batch", "max_batch", "ttft_s", "tpot_s", "requests_per_s", "input_time_share",
             "output_tokens_per_s_per_accelerator", "bottleneck", "log_error_tpot",
             "log_error_throughput")
@@ -200,11 +201,17 @@ def _points(
     """Return the points of one hardware and precision: layouts that fit, by batch."""
     budget = memory_budget(base)
     limit = np.where(budget.fits, max_batch(base, isl, osl, budget), 0)
-    some = np.flatnonzero(limit >= batches.min())
-    most_first = some[np.argsort(-limit[some], kind="stable")]
-    rows = max(1, _BLOCK // len(batches))
-    return [(base, _block(base, isl, osl, batches, limit, most_first[start : start + rows]))
-            for start in range(0, len(most_first), rows)]
+    blocks, start, batches = [], 0, np.unique(batches)
+    while start < len(batches) and np.any(limit >= batches[start]):
+        layouts = np.flatnonzero(limit >= batches[start])
+        tried = batches[start : start + max(_NARROWEST, _BLOCK // len(layouts))]
+        blocks.append(_block(base, isl, osl, tried, limit, layouts))
+        start += len(tried)
+    if not blocks:
+        return []
+    joined = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+    order = np.argsort(joined.pop("layout"), kind="stable")
+    return [(base, {name: values[order] for name, values in joined.items()})]
 
 
 def _block(
@@ -212,13 +219,13 @@ def _block(
     layouts: NDArray[np.int64],
 ) -> dict[str, NDArray[Any]]:
     """Return the points of some layouts: priced as a grid of layouts by batches, those that fit."""
-    tried = batches[batches <= limit[layouts].max()]
     values: dict[str, Any] = {name: np.asarray(getattr(base.layout, name))[layouts][:, None]
                               for name in ("tp", "pp", "ep", "dp")}
     grid = base.with_changes(layout=Layout(**values))
-    point = operating_point(grid, tried, isl, osl)
+    point = operating_point(grid, batches, isl, osl)
     values |= {name: getattr(point, name) for name in _FIGURES}
-    fits = tried <= limit[layouts][:, None]
+    values["layout"] = layouts[:, None]
+    fits = batches <= limit[layouts][:, None]
     return {name: np.broadcast_to(value, fits.shape)[fits] for name, value in values.items()}
 
 

@@ -158,12 +158,11 @@ def _curve(
                       0.25 * prompt.budget)
     many = np.maximum(groups * room / prompt.chunk, 1.0)
     knots = [np.maximum(share * micro, np.minimum(micro, 1.0)) for share in _KNOTS]
-    decodes = stacked_steps(deployment, decode_requests=knots, decode_context=[context] * 3)
     beside = micro if together else 0.0 * micro
-    first, full, alone = stacked_steps(
-        deployment, prefill_requests=[1.0, many, 1.0], prefill_tokens=[prompt.chunk] * 3,
-        prefill_context=[prompt.context] * 3, decode_requests=[beside, beside, 0.0 * micro],
-        decode_context=[context] * 3)
+    *decodes, first, full, alone = stacked_steps(
+        deployment, prefill_requests=[0.0, 0.0, 0.0, 1.0, many, 1.0],
+        prefill_tokens=[prompt.chunk] * 6, prefill_context=[prompt.context] * 6,
+        decode_requests=[*knots, beside, beside, 0.0], decode_context=[context] * 6)
     base = decodes[-1].seconds if together else 0.0
     stretch = (1.0 + deployment.settings.prefill_interference)
     curve = StepCurve(

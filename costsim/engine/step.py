@@ -14,6 +14,7 @@ from costsim.engine.memory import request_kv_bytes
 from costsim.engine.passes import Pass, add_ends, add_layers, add_stage_transfers
 from costsim.engine.speculation import verify_width
 from costsim.engine.weights import weights_bytes
+from costsim.ops.queue import Queue
 from costsim.ops.shape import Machine, Tokens, replica_tokens
 from costsim.ops.tally import Tally
 
@@ -22,6 +23,8 @@ from costsim.ops.tally import Tally
 np.empty(4_000_000)
 
 _SHARED_EXPERTS = ("shared expert up", "shared expert down")
+# Points up to which unlike steps are priced together.
+_LITTLE = 1024
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,11 @@ def step_time(
         prefill_requests, prefill_tokens, prefill_context, decode_requests, decode_context,
         deployment.layout.dp, width, settings.context_spread,
     )
-    tally, on = Tally(replaced=settings.replaces), pass_of(deployment)
-    add_model(tally, on, tokens)
-    add_adapters(tally, on, tokens)
-    add_drafting(tally, on, tokens)
+    queue, on = Queue(replaced=settings.replaces), pass_of(deployment)
+    add_model(queue, on, tokens)
+    add_adapters(queue, on, tokens)
+    add_drafting(queue, on, tokens)
+    tally = queue.price()
     _as_captured(tally, deployment, tokens)
     if settings.overlap_communication:
         tally.overlap_network(settings.overlap_communication)
@@ -102,18 +106,37 @@ def stacked_steps(deployment: Deployment, **arguments: Sequence[Any]) -> list[St
     """
     count = len(next(iter(arguments.values())))
     rank = max(_rank(deployment), *(np.ndim(v) for given in arguments.values() for v in given))
-    stacked = {name: _stack(given, rank) for name, given in arguments.items()}
-    step = step_time(deployment, **stacked)
-    return [_taken(step, i, rank) for i in range(count)]
+    found: dict[int, StepTime] = {}
+    for some in _split(count, arguments):
+        stacked = {n: _stack([given[i] for i in some], rank) for n, given in arguments.items()}
+        step = step_time(deployment, **stacked)
+        found |= {i: _taken(step, place, rank) for place, i in enumerate(some)}
+    return [found[i] for i in range(count)]
+
+
+def _split(count: int, arguments: Mapping[str, Sequence[Any]]) -> list[list[int]]:
+    """Return which steps are priced together: all where that is little work, else like ones.
+
+    Linear layers see the tokens of prompts and decodes, whatever their contexts: steps are alike
+    whose tokens vary along the same axes.
+    """
+    shapes = np.broadcast_shapes(*(np.shape(v) for given in arguments.values() for v in given))
+    if np.prod(shapes) <= _LITTLE:
+        return [list(range(count))]
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for i in range(count):
+        one = {name: given[i] for name, given in arguments.items() if "context" not in name}
+        if not np.any(one.get("prefill_requests", 0.0)):
+            one = {"decode_requests": one["decode_requests"]}
+        shape = np.broadcast_shapes(*(np.shape(v) for v in one.values()))
+        alike.setdefault(shape, []).append(i)
+    return list(alike.values())
 
 
 def _rank(deployment: Deployment) -> int:
     """Return the largest number of axes among the fields of layout and hardware."""
-    hardware = deployment.hardware
-    values = [*vars(deployment.layout).values(), *vars(hardware).values(),
-              *hardware.peak_flop_per_s.values(), *vars(hardware.scale_up).values(),
-              *vars(hardware.scale_out).values()]
-    return max(v.ndim for v in [*values, np.zeros(())] if isinstance(v, np.ndarray))
+    axes = Machine(deployment.hardware, deployment.calibration).axes
+    return max(axes, *(np.ndim(v) for v in vars(deployment.layout).values()))
 
 
 def _stack(values: Sequence[Any], rank: int) -> Any:
@@ -126,11 +149,11 @@ def _stack(values: Sequence[Any], rank: int) -> Any:
 
 
 def _taken(step: StepTime, index: int, rank: int) -> StepTime:
-    """Return one of stacked steps; what does not differ between them has no first axis."""
+    """Return one of stacked steps; what is the same in all has one entry there, or no such axis."""
 
     def one(value: Any) -> Any:
         array = np.asarray(value)
-        return array[index] if array.ndim > rank else value
+        return array[min(index, len(array) - 1)] if array.ndim > rank else value
 
     return StepTime(
         one(step.seconds), {k: one(v) for k, v in step.by_operator.items()},
@@ -139,12 +162,12 @@ def _taken(step: StepTime, index: int, rank: int) -> StepTime:
     )
 
 
-def add_model(tally: Tally, on: Pass, tokens: Tokens) -> None:
+def add_model(queue: Queue, on: Pass, tokens: Tokens) -> None:
     """Add the whole model: layers by kind, ends and transfers between stages."""
     for layers in on.model.layers:
-        add_layers(tally, on, layers, tokens, layers.count)
-    add_ends(tally, on, tokens)
-    add_stage_transfers(tally, on, tokens)
+        add_layers(queue, on, layers, tokens, layers.count)
+    add_ends(queue, on, tokens)
+    add_stage_transfers(queue, on, tokens)
 
 
 def _as_captured(tally: Tally, deployment: Deployment, tokens: Tokens) -> None:

@@ -41,6 +41,22 @@ class Images:
             raise InputError(f"image count = {self.count}; must be 0 to 10000")
 
 
+def images_from(text: str | None) -> Images | None:
+    """Return the images of text such as ``1024x768`` or ``2x1024x768``; None for none.
+
+    Raises:
+        InputError: it is neither ``HEIGHTxWIDTH`` nor ``COUNTxHEIGHTxWIDTH``.
+    """
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) not in (2, 3) or not all(part.strip().isdigit() for part in parts):
+        raise InputError(f"images '{text}': must look like 1024x768 (height, width in pixels) or "
+                         "2x1024x768 (two of them)")
+    *count, height, width = (int(part) for part in parts)
+    return Images(height, width, *count)
+
+
 @dataclass(frozen=True)
 class EncoderWork:
     """What the encoders add to one request.

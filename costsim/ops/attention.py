@@ -8,8 +8,8 @@ import numpy as np
 
 from costsim.dtypes import bytes_per_element
 from costsim.models.architecture import Attention, LinearAttention
+from costsim.ops.queue import Queue
 from costsim.ops.shape import Machine, Tokens, Types
-from costsim.ops.tally import Tally
 
 
 def score_type(types: Types) -> str:
@@ -23,13 +23,13 @@ def local_kv_heads(kv_heads: int, tp: Any) -> Any:
 
 
 def add_attention(
-    tally: Tally, machine: Machine, a: Attention, hidden: int, tokens: Tokens, tp: Any, cp: Any,
+    queue: Queue, machine: Machine, a: Attention, hidden: int, tokens: Tokens, tp: Any, cp: Any,
     types: Types, count: int,
 ) -> None:
-    """Add ``count`` softmax-attention layers to a tally.
+    """Add ``count`` softmax-attention layers to a queue.
 
     Args:
-        tally: where to add.
+        queue: where to add.
         machine: calibrated hardware.
         a: the attention.
         hidden: d.
@@ -39,12 +39,12 @@ def add_attention(
         count: layers of this kind.
     """
     if a.kind in ("mla", "dsa"):
-        _add_mla(tally, machine, a, hidden, tokens, tp, cp, types, count)
+        _add_mla(queue, machine, a, hidden, tokens, tp, cp, types, count)
     else:
-        _add_grouped(tally, machine, a, hidden, tokens, tp, cp, types, count)
+        _add_grouped(queue, machine, a, hidden, tokens, tp, cp, types, count)
     heads, kv = a.heads / np.asarray(tp, float), local_kv_heads(a.kv_heads, tp)
     moved = tokens.all * (2.0 * heads + kv) * a.head_dim * 4.0
-    tally.add("rope and cache write", machine("elementwise", bytes=moved), count, tokens.all > 0)
+    queue.add("rope and cache write", machine("elementwise", bytes=moved), count, tokens.all > 0)
 
 
 def _gemm(machine: Machine, types: Types, m: Any, n: Any, k: Any) -> Any:
@@ -52,7 +52,7 @@ def _gemm(machine: Machine, types: Types, m: Any, n: Any, k: Any) -> Any:
 
 
 def _add_grouped(
-    tally: Tally, machine: Machine, a: Attention, hidden: int, tokens: Tokens, tp: Any, cp: Any,
+    queue: Queue, machine: Machine, a: Attention, hidden: int, tokens: Tokens, tp: Any, cp: Any,
     types: Types, count: int,
 ) -> None:
     heads = a.heads / np.asarray(tp, float)
@@ -62,18 +62,18 @@ def _add_grouped(
     gate = heads * a.v_head_dim if a.output_gate else 0.0
     some = tokens.all > 0
     if a.q_lora_rank:
-        tally.add("qkv projection", _gemm(machine, types, tokens.all, a.q_lora_rank + inward,
+        queue.add("qkv projection", _gemm(machine, types, tokens.all, a.q_lora_rank + inward,
                                           hidden), count, some)
-        tally.add("qkv projection", _gemm(machine, types, tokens.all, heads * a.head_dim + gate,
+        queue.add("qkv projection", _gemm(machine, types, tokens.all, heads * a.head_dim + gate,
                                           query_from), count, some)
     else:
         width = heads * a.head_dim + inward + gate
-        tally.add("qkv projection", _gemm(machine, types, tokens.all, width, hidden), count, some)
+        queue.add("qkv projection", _gemm(machine, types, tokens.all, width, hidden), count, some)
     side = _side_weights(a, hidden)
     if side > 0:
-        tally.add("indexer", _gemm(machine, types, tokens.all, side / hidden, hidden), count, some)
-    _add_softmax(tally, machine, a, tokens, heads, kv, cp, types, count)
-    _add_output(tally, machine, a, hidden, tokens, heads / cp, types, count)
+        queue.add("indexer", _gemm(machine, types, tokens.all, side / hidden, hidden), count, some)
+    _add_softmax(queue, machine, a, tokens, heads, kv, cp, types, count)
+    _add_output(queue, machine, a, hidden, tokens, heads / cp, types, count)
 
 
 def _side_weights(a: Attention, hidden: int) -> int:
@@ -86,16 +86,16 @@ def _side_weights(a: Attention, hidden: int) -> int:
 
 
 def _add_output(
-    tally: Tally, machine: Machine, a: Attention, hidden: int, tokens: Tokens, heads: Any,
+    queue: Queue, machine: Machine, a: Attention, hidden: int, tokens: Tokens, heads: Any,
     types: Types, count: int,
 ) -> None:
     some, width = tokens.all > 0, heads * a.v_head_dim
     if a.output_lora_rank:
         groups = max(1, a.output_groups)
-        tally.add("output projection", _gemm(machine, types, tokens.all, a.output_lora_rank,
+        queue.add("output projection", _gemm(machine, types, tokens.all, a.output_lora_rank,
                                              width), count, some)
         width = groups * a.output_lora_rank
-    tally.add("output projection", _gemm(machine, types, tokens.all, hidden, width), count, some)
+    queue.add("output projection", _gemm(machine, types, tokens.all, hidden, width), count, some)
 
 
 def seen_tokens(a: Attention, context: Any) -> Any:
@@ -126,7 +126,7 @@ def _prefill_window(a: Attention, tokens: Tokens) -> Any:
 
 
 def _add_softmax(
-    tally: Tally, machine: Machine, a: Attention, tokens: Tokens, heads: Any, kv: Any, cp: Any,
+    queue: Queue, machine: Machine, a: Attention, tokens: Tokens, heads: Any, kv: Any, cp: Any,
     types: Types, count: int,
 ) -> None:
     shared = {"heads": heads, "kv_heads": kv, "head_dim": a.head_dim, "v_head_dim": a.v_head_dim}
@@ -134,34 +134,34 @@ def _add_softmax(
                       new_tokens=tokens.prefill_tokens, context=tokens.prefill_context,
                       window=_prefill_window(a, tokens), dtype=score_type(types),
                       kv_dtype=types.kv, **shared)
-    tally.add("attention (prefill)", prefill, count / np.asarray(cp, float),
+    queue.add("attention (prefill)", prefill, count / np.asarray(cp, float),
               tokens.prefill > 0)
     seen = seen_tokens(a, tokens.decode_context) / np.asarray(cp, float)
     decode = machine("attention_decode", batch=tokens.decode_requests, context=seen, window=0,
                      kv_dtype=types.kv, **{**shared, "heads": heads * tokens.decode_width})
-    tally.add("attention (decode)", decode, count * np.asarray(tokens.context_spread),
+    queue.add("attention (decode)", decode, count * np.asarray(tokens.context_spread),
               tokens.decode > 0)
     if a.index_heads and not a.shares_index:
-        _add_indexer(tally, machine, a, tokens, cp, count)
+        _add_indexer(queue, machine, a, tokens, cp, count)
 
 
 def _add_indexer(
-    tally: Tally, machine: Machine, a: Attention, tokens: Tokens, cp: Any, count: int
+    queue: Queue, machine: Machine, a: Attention, tokens: Tokens, cp: Any, count: int
 ) -> None:
     """Score every cached token with the small fp8 indexer heads (DeepSeek-V3.2)."""
     dim = {"heads": a.index_heads, "kv_heads": 1, "head_dim": a.index_head_dim, "v_head_dim": 0}
     entries = np.asarray(tokens.decode_context, float) / a.kv_compression / np.asarray(cp, float)
     decode = machine("attention_decode", batch=tokens.decode_requests, context=entries, window=0,
                      kv_dtype="fp8", **dim)
-    tally.add("indexer", decode, count, tokens.decode > 0)
+    queue.add("indexer", decode, count, tokens.decode > 0)
     prefill = machine("attention_prefill", batch=tokens.prefill_requests,
                       new_tokens=tokens.prefill_tokens, window=0, dtype="fp8", kv_dtype="fp8",
                       context=np.asarray(tokens.prefill_context, float) / a.kv_compression, **dim)
-    tally.add("indexer", prefill, count, tokens.prefill > 0)
+    queue.add("indexer", prefill, count, tokens.prefill > 0)
 
 
 def _add_mla(
-    tally: Tally, machine: Machine, a: Attention, hidden: int, tokens: Tokens, tp: Any, cp: Any,
+    queue: Queue, machine: Machine, a: Attention, hidden: int, tokens: Tokens, tp: Any, cp: Any,
     types: Types, count: int,
 ) -> None:
     heads = a.heads / np.asarray(tp, float)
@@ -170,24 +170,24 @@ def _add_mla(
     index = a.index_heads * a.index_head_dim if not a.shares_index else 0
     first: Any = latent + (a.q_lora_rank or heads * key) + (a.index_head_dim if index else 0)
     first = first + (heads * a.v_head_dim if a.output_gate else 0.0)
-    tally.add("qkv projection", _gemm(machine, types, tokens.all, first, hidden), count, some)
+    queue.add("qkv projection", _gemm(machine, types, tokens.all, first, hidden), count, some)
     if a.q_lora_rank:
-        tally.add("qkv projection", _gemm(machine, types, tokens.all, heads * key + index,
+        queue.add("qkv projection", _gemm(machine, types, tokens.all, heads * key + index,
                                           a.q_lora_rank), count, some)
-    _add_latent_attention(tally, machine, a, tokens, heads, cp, types, count)
+    _add_latent_attention(queue, machine, a, tokens, heads, cp, types, count)
     if a.index_heads and not a.shares_index:
-        _add_indexer(tally, machine, a, tokens, cp, count)
-    _add_output(tally, machine, a, hidden, tokens, heads / cp, types, count)
+        _add_indexer(queue, machine, a, tokens, cp, count)
+    _add_output(queue, machine, a, hidden, tokens, heads / cp, types, count)
 
 
 def _add_latent_attention(
-    tally: Tally, machine: Machine, a: Attention, tokens: Tokens, heads: Any, cp: Any,
+    queue: Queue, machine: Machine, a: Attention, tokens: Tokens, heads: Any, cp: Any,
     types: Types, count: int,
 ) -> None:
     expand = heads * (a.nope_head_dim + a.v_head_dim)
     rows = tokens.prefill + np.where(tokens.prefill > 0, tokens.prefill_requests, 0.0) * np.asarray(
         tokens.prefill_context, float)
-    tally.add("latent expansion", _gemm(machine, types, rows, expand, a.kv_lora_rank), count,
+    queue.add("latent expansion", _gemm(machine, types, rows, expand, a.kv_lora_rank), count,
               tokens.prefill > 0)
     window: dict[str, Any] = {"context": tokens.prefill_context}
     if a.index_topk:
@@ -198,21 +198,21 @@ def _add_latent_attention(
                       nope_head_dim=a.nope_head_dim, rope_head_dim=a.rope_head_dim,
                       v_head_dim=a.v_head_dim, kv_lora_rank=a.kv_lora_rank, kv_dtype=types.kv,
                       **window)
-    tally.add("attention (prefill)", prefill, count / np.asarray(cp, float),
+    queue.add("attention (prefill)", prefill, count / np.asarray(cp, float),
               tokens.prefill > 0)
     # Absorbed projections in decode: the same weights as the expansion, once per step.
-    tally.add("latent expansion", _gemm(machine, types, tokens.decode, expand, a.kv_lora_rank),
+    queue.add("latent expansion", _gemm(machine, types, tokens.decode, expand, a.kv_lora_rank),
               count, tokens.decode > 0)
     seen = seen_tokens(a, tokens.decode_context) / np.asarray(cp, float)
     decode = machine("mla_decode", batch=tokens.decode_requests, context=seen,
                      heads=heads * tokens.decode_width, kv_lora_rank=a.kv_lora_rank,
                      rope_head_dim=a.rope_head_dim, kv_dtype=types.kv)
-    tally.add("attention (decode)", decode, count * np.asarray(tokens.context_spread),
+    queue.add("attention (decode)", decode, count * np.asarray(tokens.context_spread),
               tokens.decode > 0)
 
 
 def add_linear_attention(
-    tally: Tally, machine: Machine, a: LinearAttention, hidden: int, tokens: Tokens, tp: Any,
+    queue: Queue, machine: Machine, a: LinearAttention, hidden: int, tokens: Tokens, tp: Any,
     types: Types, count: int,
 ) -> None:
     """Add ``count`` linear-attention or state-space layers: projections and the recurrence."""
@@ -220,18 +220,18 @@ def add_linear_attention(
     some = tokens.all > 0
     outward = a.value_heads * a.value_dim
     inward = max(a.parameters / hidden - outward, 1.0)
-    tally.add("qkv projection", _gemm(machine, types, tokens.all, inward / ranks, hidden), count,
+    queue.add("qkv projection", _gemm(machine, types, tokens.all, inward / ranks, hidden), count,
               some)
-    tally.add("output projection", _gemm(machine, types, tokens.all, hidden, outward / ranks),
+    queue.add("output projection", _gemm(machine, types, tokens.all, hidden, outward / ranks),
               count, some)
     dims = {"key_heads": np.maximum(a.key_heads / ranks, 1.0), "value_heads": a.value_heads / ranks,
             "key_dim": a.key_dim, "value_dim": a.value_dim, "kind": a.kind}
     prefill = machine("linear_attention", batch=tokens.prefill_requests,
                       new_tokens=tokens.prefill_tokens, **dims)
-    tally.add("linear attention", prefill, count, tokens.prefill > 0)
+    queue.add("linear attention", prefill, count, tokens.prefill > 0)
     decode = machine("linear_attention", batch=tokens.decode_requests,
                      new_tokens=tokens.decode_width, **dims)
-    tally.add("linear attention", decode, count, tokens.decode > 0)
+    queue.add("linear attention", decode, count, tokens.decode > 0)
 
 
 def kv_write_bytes(a: Attention, tokens: Any, dtype: str) -> Any:

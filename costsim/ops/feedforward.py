@@ -9,9 +9,9 @@ import numpy as np
 
 from costsim.dtypes import bytes_per_element
 from costsim.models.architecture import FeedForward
+from costsim.ops.queue import Queue
 from costsim.ops.routing import expert_load
 from costsim.ops.shape import Machine, Tokens, Types
-from costsim.ops.tally import Tally
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ def _gemm(machine: Machine, types: Types, m: Any, n: Any, k: Any) -> Any:
 
 
 def add_dense(
-    tally: Tally, machine: Machine, width: Any, gated: bool, hidden: int, tokens: Any, tp: Any,
+    queue: Queue, machine: Machine, width: Any, gated: bool, hidden: int, tokens: Any, tp: Any,
     types: Types, count: int, name: str = "ffn",
 ) -> None:
     """Add ``count`` dense FFNs: up (and gate), activation, down.
 
     Args:
-        tally, machine: where to add, on what.
+        queue, machine: where to add, on what.
         width: inner width; gated: SwiGLU and the like.
         hidden: d.
         tokens: rows per attention group.
@@ -61,20 +61,20 @@ def add_dense(
     """
     local, some = width / np.asarray(tp, float), np.asarray(tokens) > 0
     inward = (2.0 if gated else 1.0) * local
-    tally.add(f"{name} up", _gemm(machine, types, tokens, inward, hidden), count, some)
-    tally.add(f"{name} down", _gemm(machine, types, tokens, hidden, local), count, some)
+    queue.add(f"{name} up", _gemm(machine, types, tokens, inward, hidden), count, some)
+    queue.add(f"{name} down", _gemm(machine, types, tokens, hidden, local), count, some)
     moved = np.asarray(tokens, float) * (inward + local) * 2.0
-    tally.add("activation", machine("elementwise", bytes=moved), count, some)
+    queue.add("activation", machine("elementwise", bytes=moved), count, some)
 
 
 def add_moe(
-    tally: Tally, machine: Machine, ffn: FeedForward, hidden: int, group: Tokens,
+    queue: Queue, machine: Machine, ffn: FeedForward, hidden: int, group: Tokens,
     ranks: ExpertRanks, types: Types, shared_types: Types, count: int,
 ) -> None:
     """Add ``count`` MoE layers: router, dispatch, experts on the slowest rank, combine, shared.
 
     Args:
-        tally, machine: where to add, on what.
+        queue, machine: where to add, on what.
         ffn: the layer's feed-forward part.
         hidden: d.
         group: tokens of the fullest attention group; those of all groups enter the layer.
@@ -86,27 +86,27 @@ def add_moe(
     some = tokens > 0
     router = machine("gemm", m=group_tokens, n=ffn.experts, k=hidden, dtype="bf16",
                      activation="bf16")
-    tally.add("router", router, count, some)
+    queue.add("router", router, count, some)
     size = ffn.latent_size or hidden
     if ffn.latent_size:
         latent = machine("gemm", m=group_tokens, n=size, k=hidden, dtype=types.weight,
                          activation=types.activation)
-        tally.add("router", latent, 2 * count, some)
+        queue.add("router", latent, 2 * count, some)
     touched, max_load = expert_load(tokens, ffn.top_k, ffn.experts, ranks.ep, ranks.routing_kind,
                                     ranks.alpha, ranks.counts, ranks.replicas)
     experts = machine("moe", tokens=tokens, hidden=size, width=ffn.width, top_k=ffn.top_k,
                       experts=ffn.experts, moe_tp=ranks.stage / ranks.ep, ep=ranks.ep,
                       gated=ffn.gated, dtype=types.weight, activation=types.activation,
                       touched=touched, max_load=max_load)
-    tally.add("experts", experts, count, some)
-    _add_exchange(tally, machine, ffn, size, tokens, ranks, types, count)
+    queue.add("experts", experts, count, some)
+    _add_exchange(queue, machine, ffn, size, tokens, ranks, types, count)
     if ffn.shared_width:
-        add_dense(tally, machine, ffn.shared_width, ffn.gated, hidden, group_tokens,
+        add_dense(queue, machine, ffn.shared_width, ffn.gated, hidden, group_tokens,
                   ranks.tp * ranks.cp, shared_types, count, "shared expert")
 
 
 def _add_exchange(
-    tally: Tally, machine: Machine, ffn: FeedForward, size: int, tokens: Any, ranks: ExpertRanks,
+    queue: Queue, machine: Machine, ffn: FeedForward, size: int, tokens: Any, ranks: ExpertRanks,
     types: Types, count: int,
 ) -> None:
     """Add dispatch and combine where attention is data parallel.
@@ -129,5 +129,5 @@ def _add_exchange(
     out = per_rank * copies * size * bytes_per_element(sent)
     back = per_rank * copies * size * bytes_per_element(types.communication)
     for name, message in (("expert dispatch", out), ("expert combine", back)):
-        tally.add(name, machine("all_to_all", ranks=ranks.stage, message_bytes=message), count,
+        queue.add(name, machine("all_to_all", ranks=ranks.stage, message_bytes=message), count,
                   many)

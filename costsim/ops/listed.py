@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from costsim.ops.queue import Queue
 from costsim.ops.shape import Machine, Types
-from costsim.ops.tally import Tally
 
 # Where a listed operator runs: in every layer, in layers with softmax attention, in those whose
 # queries and keys are normed, in dense or MoE feed-forward parts, or once a pass.
@@ -79,13 +79,13 @@ def _number(text: str) -> bool:
 
 
 def add_listed(
-    tally: Tally, machine: Machine, operators: Iterable[ListedOperator], places: Iterable[str],
+    queue: Queue, machine: Machine, operators: Iterable[ListedOperator], places: Iterable[str],
     sizes: Mapping[str, Any], types: Types, count: Any,
 ) -> None:
     """Add ``count`` times those operators of a list that run at some places.
 
     Args:
-        tally, machine: where to add, on what.
+        queue, machine: where to add, on what.
         operators: the list.
         places: of `PLACES`.
         sizes: of the names in `SIZES`.
@@ -98,9 +98,9 @@ def add_listed(
             continue
         shape = {name: value(expression, sizes) for name, expression in each.shape}
         if each.operator == "gemm":
-            latency = machine("gemm", dtype=types.weight, activation=types.activation, **shape)
+            call = machine("gemm", dtype=types.weight, activation=types.activation, **shape)
             some = np.asarray(shape["m"]) > 0
         else:
-            latency = machine("elementwise", kind=each.kind, **shape)
+            call = machine("elementwise", kind=each.kind, **shape)
             some = np.asarray(shape["bytes"]) > 0
-        tally.add(each.name, latency, count * each.calls, some)
+        queue.add(each.name, call, count * each.calls, some)

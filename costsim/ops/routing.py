@@ -19,7 +19,9 @@ _PLACEMENTS = 64
 def expert_probabilities(
     kind: str, experts: int, alpha: float = 0.0, counts: Sequence[float] = ()
 ) -> NDArray[np.float64]:
-    """Return the share of token-expert pairs of each expert, most popular first.
+    """Return the share of token-expert pairs of each expert.
+
+    Measured ones are in the order of the experts' numbers, those of a power law most popular first.
 
     Args:
         kind: ``uniform``, ``power_law`` (p_i ∝ i^-alpha) or ``measured``.
@@ -28,7 +30,7 @@ def expert_probabilities(
         counts: measured tokens per expert.
     """
     if kind == "measured" and len(counts):
-        p = np.sort(np.asarray(counts, float))[::-1]
+        p = np.asarray(counts, float)
     elif kind == "power_law":
         p = np.arange(1, experts + 1, dtype=float) ** -alpha
     else:
@@ -99,10 +101,10 @@ def _largest_poisson(mean: Any, ranks: Any) -> Any:
 
 
 def rank_loads(p: NDArray[np.float64], ep: int, replicas: int = 0) -> NDArray[np.float64]:
-    """Return each rank's share of the pairs, experts dealt out round robin by popularity.
+    """Return each rank's share of the pairs, experts dealt out by popularity, the largest first.
 
     Args:
-        p: share of each expert, most popular first.
+        p: share of each expert.
         ep: ranks.
         replicas: extra copies given to the most popular experts, each halving its share.
     """
@@ -132,7 +134,7 @@ def expert_load(
         kind, alpha, counts: as in `expert_probabilities`; ``balanced`` is uniform routing
             without its chance fluctuations, every rank having the mean load.
         replicas: extra copies of the hottest experts, which are then placed to balance the ranks;
-            without them experts lie by number, whatever their popularity.
+            without them experts lie by number: as counted where they are measured, else at random.
     """
     t, ranks = np.asarray(tokens, float), np.asarray(ep, float)
     local = experts / ranks
@@ -145,7 +147,7 @@ def expert_load(
         return _touched_on(local, top_k * noise / experts, t), noise
     p = expert_probabilities(kind, experts, alpha, counts)
     chance = inclusion_probabilities(p, top_k)
-    worst, busiest = _slowest_rank(chance, ranks, replicas)
+    worst, busiest = _slowest_rank(chance, ranks, replicas, kind == "measured")
     load = np.maximum(worst, 1.0) * noise
     touched = np.minimum(skewed_touched(chance, t) / ranks, _touched_on(local, busiest, t))
     return np.minimum(touched * np.sqrt(noise), local), load
@@ -163,13 +165,17 @@ def _unplaced_maximum(share: NDArray[np.float64], ep: int) -> float:
     return float(order.reshape(_PLACEMENTS, ep, -1).sum(axis=2).max(axis=1).mean())
 
 
-def _slowest_rank(chance: NDArray[np.float64], ranks: Any, replicas: int) -> tuple[Any, Any]:
+def _slowest_rank(
+    chance: NDArray[np.float64], ranks: Any, replicas: int, numbered: bool
+) -> tuple[Any, Any]:
     """Return the fullest rank's share of the pairs over the mean, and its mean chance of use."""
     found = {}
     share = chance / chance.sum()
     for n in np.unique(ranks):
         if replicas:
             fullest = float(rank_loads(share, int(n), replicas).max())
+        elif numbered:
+            fullest = float(share.reshape(int(n), -1).sum(axis=1).max())
         else:
             fullest = _unplaced_maximum(share, int(n))
         found[float(n)] = fullest * float(n)

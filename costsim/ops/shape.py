@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -105,10 +106,43 @@ class Types:
 
 @dataclass(frozen=True)
 class Machine:
-    """Hardware with its calibration: ``machine("gemm", m=…, …)`` gives a Latency."""
+    """Hardware with its calibration: ``machine("gemm", m=…, …)`` is a kernel to be priced."""
 
     hardware: Hardware
     calibration: Calibration
 
-    def __call__(self, operator: str, **shape: Any) -> Latency:
-        return self.calibration.latency(operator, self.hardware, **shape)
+    @property
+    def axes(self) -> int:
+        """Axes of the hardware's fields, where a what-if made arrays of them."""
+        fields = [self.hardware, self.hardware.scale_up, self.hardware.scale_out]
+        values = [*self.hardware.peak_flop_per_s.values(), *(v for f in fields for v in
+                                                             vars(f).values())]
+        return max((v.ndim for v in values if isinstance(v, np.ndarray)), default=0)
+
+    def __call__(self, operator: str, **shape: Any) -> Call:
+        return Call(self, operator, shape)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One kernel on a machine.
+
+    Args:
+        machine: where it runs.
+        operator, shape: as in `costsim.kernels.calibration.Calibration.latency`.
+        launched: False where it is more work for a kernel that is started anyway.
+    """
+
+    machine: Machine
+    operator: str
+    shape: Mapping[str, Any]
+    launched: bool = True
+
+    @property
+    def latency(self) -> Latency:
+        """Its time."""
+        on = self.machine
+        found = on.calibration.latency(self.operator, on.hardware, **self.shape)
+        if self.launched:
+            return found
+        return replace(found, seconds=found.seconds - found.fixed_s, fixed_s=0.0 * found.fixed_s)

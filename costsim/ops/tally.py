@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,6 @@ class Tally:
         flop, memory_bytes, network_bytes: work per accelerator.
         calls: kernels started.
         network: seconds by collective, a part of ``by_operator``.
-        replaced: names of operators that are left out, since the engine runs others instead.
     """
 
     by_operator: dict[str, Any] = field(default_factory=dict)
@@ -39,38 +38,39 @@ class Tally:
     network_bytes: Any = 0.0
     calls: Any = 0.0
     network: set[str] = field(default_factory=set)
-    replaced: frozenset[str] = frozenset()
 
-    def add(self, name: str, latency: Latency, count: Any = 1.0, when: Any = True) -> None:
-        """Add ``count`` calls of a kernel, where ``when`` holds.
+    def add(self, names: Sequence[str], latency: Latency, weights: Any) -> None:
+        """Add kernels of one kind.
 
         The launch goes to the host; the rest to whichever limit alone takes longest.
-        """
-        if name in self.replaced:
-            return
-        weight: Any = np.asarray(count, float)
-        if not np.all(when):
-            weight = weight * when
-        seconds = latency.seconds * weight
-        self.by_operator[name] = self.by_operator.get(name, 0.0) + seconds
-        self.error[name] = self.error.get(name, 0.0) + seconds * latency.log_error
-        fixed = latency.fixed_s * weight
-        busy = seconds - fixed
-        self._charge(name, latency, busy)
-        self.calls = self.calls + weight
-        self.by_resource["host"] = self.by_resource["host"] + fixed
-        self.flop = self.flop + latency.flop * weight
-        self.memory_bytes = self.memory_bytes + latency.memory_bytes * weight
-        self.network_bytes = self.network_bytes + latency.network_bytes * weight
 
-    def _charge(self, name: str, latency: Latency, busy: Any) -> None:
+        Args:
+            names: one for each kernel.
+            latency: of one call of each; arrays have a first axis for the kernels, or are the
+                same for all.
+            weights: calls of each, with that axis.
+        """
+        seconds, fixed = latency.seconds * weights, latency.fixed_s * weights
+        errors = seconds * latency.log_error
+        for i, name in enumerate(names):
+            self.by_operator[name] = self.by_operator.get(name, 0.0) + seconds[i]
+            self.error[name] = self.error.get(name, 0.0) + errors[i]
+        self._charge("host", fixed)
+        busy = seconds - fixed
         if np.any(latency.network_s):
-            self.network.add(name)
-            self.by_resource["network"] = self.by_resource["network"] + busy
-            return
-        computing = busy * (latency.compute_s > latency.memory_s)
-        self.by_resource["compute"] = self.by_resource["compute"] + computing
-        self.by_resource["memory"] = self.by_resource["memory"] + (busy - computing)
+            self.network.update(names)
+            self._charge("network", busy)
+        else:
+            computing = busy * (latency.compute_s > latency.memory_s)
+            self._charge("compute", computing)
+            self._charge("memory", busy - computing)
+        self.calls = self.calls + weights.sum(axis=0)
+        self.flop = self.flop + (latency.flop * weights).sum(axis=0)
+        self.memory_bytes = self.memory_bytes + (latency.memory_bytes * weights).sum(axis=0)
+        self.network_bytes = self.network_bytes + (latency.network_bytes * weights).sum(axis=0)
+
+    def _charge(self, resource: str, seconds: Any) -> None:
+        self.by_resource[resource] = self.by_resource[resource] + seconds.sum(axis=0)
 
     def add_host(self, name: str, seconds: Any, log_error: float = HOST_LOG_ERROR) -> None:
         """Add host time that no kernel covers."""
@@ -122,6 +122,23 @@ class Tally:
         for parts in (self.by_operator, self.by_resource, self.error):
             for name in parts:
                 parts[name] = parts[name] * factor
+
+    def absorb(self, other: Tally, change: Callable[[Any], Any]) -> None:
+        """Add another tally, operator by operator.
+
+        Args:
+            other: what to add.
+            change: what is done to each of its arrays first.
+        """
+        for mine, its in ((self.by_operator, other.by_operator), (self.error, other.error),
+                          (self.by_resource, other.by_resource)):
+            for name, value in its.items():
+                mine[name] = mine.get(name, 0.0) + change(value)
+        self.network |= other.network
+        self.flop = self.flop + change(other.flop)
+        self.memory_bytes = self.memory_bytes + change(other.memory_bytes)
+        self.network_bytes = self.network_bytes + change(other.network_bytes)
+        self.calls = self.calls + change(other.calls)
 
     def merge(self, name: str, other: Tally) -> None:
         """Add another tally as one operator of this one."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from costsim.economics.prices import Rent, rent
 from costsim.economics.query import token_price
 from costsim.engine.deployment import Deployment, deploy
+from costsim.engine.encoder import encode
 from costsim.engine.layout import Layout
 from costsim.engine.memory import check_fits
 from costsim.engine.precision import Precision
@@ -24,6 +25,8 @@ from costsim.hardware.accelerator import Hardware
 from costsim.hardware.loader import load_hardware
 from costsim.models.architecture import Model
 from costsim.models.loader import load_model
+from costsim.models.multimodal import Images
+from costsim.planning.fields import with_changes
 from costsim.quantity import Quantity
 
 
@@ -95,6 +98,9 @@ def estimate(
     precision: Precision | str | None = None,
     engine: EngineSettings | str = "vllm",
     price: str = "on_demand",
+    changes: Sequence[str] = (),
+    images: Images | None = None,
+    audio_s: float = 0.0,
 ) -> Estimate:
     """Return what a deployment does and costs at ``batch`` requests in flight.
 
@@ -106,28 +112,33 @@ def estimate(
         precision: object, data type of all weights, or None: as the checkpoint is.
         engine: preset name or settings.
         price: term of the rent.
+        changes: fields to set, such as ``engine.prefix_hit=0.4`` (`costsim.planning.fields`).
+        images, audio_s: that come with each prompt; their tokens are added to ``isl``.
 
     Raises:
         InputError: a name is unknown, a number is wrong, or the model does not fit.
     """
     deployment = make_deployment(model, hardware, layout, precision=precision, engine=engine,
-                                 batch=batch, context=isl + osl)
-    return estimate_deployment(deployment, batch=batch, isl=isl, osl=osl, price=price)
+                                 batch=batch, context=isl + osl, changes=changes)
+    encoded = encode(deployment, images, audio_s)
+    return estimate_deployment(deployment, batch=batch, isl=isl + encoded.prompt_tokens, osl=osl,
+                               price=price, encoder_s=float(encoded.step.seconds))
 
 
 def estimate_deployment(
     deployment: Deployment, *, batch: int, isl: float, osl: float, price: str = "on_demand",
-    rented: Rent | None = None,
+    rented: Rent | None = None, encoder_s: float = 0.0,
 ) -> Estimate:
     """Return the estimate of a deployment that exists; arguments as in `estimate`.
 
     Args:
         rented: price of one accelerator, in place of the one that ``price`` names.
+        encoder_s: of a request's images and audio.
     """
     _check_request(deployment, isl, osl)
     check_layout(deployment.model, deployment.layout)
     check_fits(deployment, int(isl + osl))
-    point = operating_point(deployment, batch=batch, isl=isl, osl=osl)
+    point = operating_point(deployment, batch, isl, osl, encoder_s)
     if not bool(point.fits):
         raise InputError(
             f"batch = {batch}: {deployment.model.name} on {deployment.accelerators}x "
@@ -154,6 +165,7 @@ def make_deployment(
     engine: EngineSettings | str = "vllm",
     batch: int = 1,
     context: float = 0,
+    changes: Sequence[str] = (),
 ) -> Deployment:
     """Return a deployment from names or objects; arguments as in `estimate`."""
     if isinstance(model, str):
@@ -163,8 +175,9 @@ def make_deployment(
     settings = load_settings(engine) if isinstance(engine, str) else engine
     if isinstance(precision, str):
         precision = Precision.uniform(precision)
-    base = deploy(model, hardware, layout or Layout(), precision, settings)
-    return base if layout else smallest_layout(base, batch, context)
+    base = with_changes(deploy(model, hardware, layout or Layout(), precision, settings), changes)
+    given = layout is not None or base.layout.accelerators > 1
+    return base if given else smallest_layout(base, batch, context)
 
 
 def smallest_layout(deployment: Deployment, batch: int = 1, context: float = 0) -> Deployment:
@@ -185,7 +198,8 @@ def smallest_layout(deployment: Deployment, batch: int = 1, context: float = 0) 
     for count in (1, 2, 4, 8, 16, 32, 64):
         tp = min(count, 2 ** int(math.log2(max(domain, 1))))
         while tp >= 1:
-            layout = Layout(tp=tp, pp=count // tp, ep=tp if has_experts else 1)
+            layout = replace(deployment.layout, tp=tp, pp=count // tp,
+                             ep=tp if has_experts else 1)
             if bool(np.all(allowed(deployment.model, layout))):
                 last = deployment.with_changes(layout=layout)
                 if float(np.max(max_batch(last, max(context, 1)))) >= batch:

@@ -16,7 +16,7 @@ def retime_experts(tally: Tally, on: Pass, ffn: FeedForward, tokens: Tokens, cou
     """Put training's kernels and messages in place of the serving engine's.
 
     Args:
-        tally: of ``count`` layers of one kind, as `costsim.engine.passes.add_layers` left it.
+        tally: of ``count`` layers of one kind, as `costsim.engine.passes.add_layers` adds them.
         on: model, machine, layout, data types.
         ffn: the layers' experts.
         tokens: of the micro-batch.
@@ -50,10 +50,10 @@ def separate_experts_time(on: Pass, ffn: FeedForward, tokens: Tokens) -> Any:
     types = on.types("experts")
     inward = (2.0 if ffn.gated else 1.0) * sliced
     kinds = {"dtype": types.weight, "activation": types.activation}
-    up = on.machine("gemm", m=rows, n=inward, k=size, **kinds).seconds
-    down = on.machine("gemm", m=rows, n=size, k=sliced, **kinds).seconds
+    up = on.machine("gemm", m=rows, n=inward, k=size, **kinds).latency.seconds
+    down = on.machine("gemm", m=rows, n=size, k=sliced, **kinds).latency.seconds
     moved = rows * local * (4.0 * size + inward + sliced) * 2.0
-    return local * (up + down) + on.machine("elementwise", bytes=moved).seconds
+    return local * (up + down) + on.machine("elementwise", bytes=moved).latency.seconds
 
 
 def node_share(ffn: FeedForward, on: Pass) -> Any:

@@ -15,6 +15,7 @@ from costsim.hardware.accelerator import Hardware
 from costsim.kernels.calibration import Calibration
 from costsim.models.architecture import Attention, Layers, Model
 from costsim.ops.attention import local_kv_heads
+from costsim.ops.queue import Queue
 from costsim.ops.shape import Machine, Tokens
 from costsim.ops.tally import Tally
 from costsim.training.experts import retime_experts
@@ -93,23 +94,24 @@ def micro_batch(
     """
     on = _pass(model, hardware, calibration, plan)
     tokens = _tokens(plan)
-    layers, ends = Tally(), Tally()
+    layers, ends = Tally(), Queue()
     for kind in trained_layers(model, plan):
         _add_kind(layers, on, kind, tokens, plan)
     heads = 1 + (model.mtp_layers if plan.multi_token_prediction else 0)
     _add_ends(ends, on, tokens.all, heads)
     expansion = Seconds(gemm=layers.by_operator.get("latent expansion", 0.0))
-    return MicroBatch(_seconds(layers), _seconds(ends), expansion)
+    return MicroBatch(_seconds(layers), _seconds(ends.price()), expansion)
 
 
 def _add_kind(tally: Tally, on: Pass, kind: Layers, tokens: Tokens, plan: TrainingPlan) -> None:
-    own = Tally()
-    add_layers(own, on, kind, tokens, kind.count)
+    queue = Queue()
+    add_layers(queue, on, kind, tokens, kind.count)
+    if isinstance(kind.mixer, Attention):
+        _add_scores(queue, on, kind.mixer, plan, kind.count)
+        _add_context_gather(queue, on, kind.mixer, plan, kind.count)
+    own = queue.price()
     if kind.ffn is not None and kind.ffn.kind == "moe":
         retime_experts(own, on, kind.ffn, tokens, kind.count)
-    if isinstance(kind.mixer, Attention):
-        _add_scores(own, on, kind.mixer, plan, kind.count)
-        _add_context_gather(own, on, kind.mixer, plan, kind.count)
     for name, seconds in own.by_operator.items():
         tally.by_operator[name] = tally.by_operator.get(name, 0.0) + seconds
         tally.error[name] = tally.error.get(name, 0.0) + own.error[name]
@@ -147,18 +149,18 @@ def _tokens(plan: TrainingPlan) -> Tokens:
                   all_groups=batch * share * plan.layout.expert_groups)
 
 
-def _add_scores(tally: Tally, on: Pass, a: Attention, plan: TrainingPlan, count: int) -> None:
+def _add_scores(queue: Queue, on: Pass, a: Attention, plan: TrainingPlan, count: int) -> None:
     """Add the traffic of attention scores that unfused kernels write to memory."""
     if plan.fused_attention:
         return
     rows = np.asarray(plan.layout.micro_batch, float) * plan.sequence / plan.layout.cp
     scores = rows * plan.sequence * a.heads / np.asarray(plan.layout.tp, float)
     moved = on.machine("elementwise", bytes=SCORE_BYTES * scores)
-    tally.add("attention scores", moved, count)
+    queue.add("attention scores", moved, count)
 
 
 def _add_context_gather(
-    tally: Tally, on: Pass, a: Attention, plan: TrainingPlan, count: int
+    queue: Queue, on: Pass, a: Attention, plan: TrainingPlan, count: int
 ) -> None:
     """Add the gathering of keys and values over context-parallel ranks."""
     ranks = np.asarray(plan.layout.cp, float)
@@ -168,20 +170,20 @@ def _add_context_gather(
     width = a.kv_lora_rank + a.rope_head_dim or heads * (a.head_dim + a.v_head_dim)
     message = np.asarray(plan.layout.micro_batch, float) * plan.sequence * width * 2.0
     latency = on.machine("all_gather", ranks=ranks, message_bytes=message)
-    tally.add("context exchange", latency, count, ranks > 1)
+    queue.add("context exchange", latency, count, ranks > 1)
 
 
-def _add_ends(tally: Tally, on: Pass, tokens: Any, heads: int) -> None:
+def _add_ends(queue: Queue, on: Pass, tokens: Any, heads: int) -> None:
     """Add embedding, LM heads over all tokens, and the loss."""
     model, tp = on.model, np.asarray(on.layout.tp, float)
     moved = tokens * model.hidden_size * 4.0
-    tally.add("embedding", on.machine("elementwise", bytes=moved))
+    queue.add("embedding", on.machine("elementwise", bytes=moved))
     width = model.vocab_size / tp
     head = on.machine("gemm", m=tokens, n=width, k=model.hidden_size, dtype="bf16",
                       activation="bf16")
-    tally.add("lm head", head, heads)
+    queue.add("lm head", head, heads)
     loss = on.machine("elementwise", bytes=LOGIT_BYTES * tokens * width)
-    tally.add("cross entropy", loss, heads)
+    queue.add("cross entropy", loss, heads)
 
 
 def _seconds(tally: Tally) -> Seconds:

@@ -63,6 +63,23 @@ def test_search_agrees_with_single_points(h100: Hardware) -> None:
         assert float(one.ttft_s) == pytest.approx(found.ttft_s[index], rel=1e-9)
 
 
+@pytest.mark.parametrize("name", ["llama-3.1-70b", "qwen3-30b-a3b", "deepseek-v3"])
+def test_search_over_every_batch_agrees_with_single_points(name: str) -> None:
+    """On measured kernels, where rows of the grid are folded and kernels joined."""
+    model, hardware = load_model(name), load_hardware("b200_sxm")
+    found = search(model, hardware, 2000, 300, 8, settings=load_settings("vllm"),
+                   batches=range(1, 301))
+    keys = np.stack([found.deployment, found.tp, found.pp, found.ep, found.dp, found.batch])
+    assert len(np.unique(keys, axis=1).T) == len(found)
+    changes = np.any(np.diff(keys[:5], axis=1) != 0, axis=0)
+    assert np.all(changes | (np.diff(found.batch) == 1)), "batches of a layout follow one another"
+    for index in np.random.default_rng(1).choice(len(found), 15, replace=False):
+        one = operating_point(found.at(index), found.batch[index], 2000, 300)
+        for figure in ("tpot_s", "ttft_s", "requests_per_s", "log_error_throughput"):
+            assert float(getattr(one, figure)) == pytest.approx(
+                getattr(found, figure)[index], rel=1e-9), figure
+
+
 def test_best_point_meets_targets_and_front_is_not_beaten(h100: Hardware) -> None:
     found = search(load_model("llama-3.1-70b"), [h100, load_hardware("h200_sxm")], 4000, 500, 8,
                    ttft_s=2.0, tpot_s=0.04, calibration=ROOFLINE)

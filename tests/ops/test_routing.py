@@ -91,6 +91,16 @@ def test_measured_counts_equal_to_uniform_are_uniform() -> None:
     assert even == pytest.approx(expert_load(512, 4, 64, 8)[1], rel=1e-9)
 
 
+@pytest.mark.theory
+def test_measured_counts_lie_on_ranks_by_number() -> None:
+    """Rank 1 holds experts 4 to 7 and gets 30 of 60 pairs: 2 x the mean of four ranks."""
+    counts = (1.0, 2.0, 3.0, 4.0, 9.0, 7.0, 8.0, 6.0, 4.0, 1.0, 5.0, 0.0, 2.0, 3.0, 4.0, 1.0)
+    load = expert_load(1e8, 1, 16, 4, "measured", counts=counts)[1]
+    assert load == pytest.approx(30 / 60 * 4, rel=1e-3)
+    apart = expert_load(1e8, 1, 16, 4, "measured", counts=counts, replicas=4)[1]
+    assert apart == pytest.approx(1.0, abs=0.08)
+
+
 @given(st.integers(1, 5000), st.sampled_from([1, 2, 4, 8, 16, 64]))
 def test_load_is_between_balanced_and_all_on_one_rank(tokens: int, ep: int) -> None:
     touched, load = expert_load(tokens, 4, 64, ep)
