@@ -76,7 +76,8 @@ def silicon(data: Path | None, progress: Progress | None = None) -> Comparison:
     """Return the measured serving points of aiconfigurator-core that were never fitted on."""
     from costsim.validation.silicon_comparison import comparison
 
-    return comparison(peers_of("silicon"), _named(progress, "serving points"))
+    misses = read_toml(PEERS).get("aiconfigurator_misses", [])
+    return comparison(peers_of("silicon"), misses, _named(progress, "serving points"))
 
 
 def serving(data: Path | None, progress: Progress | None = None) -> Comparison:
