@@ -167,7 +167,10 @@ def comparison(
             return None
         return lambda done, _: progress(k * total + done, len(modes) * total)
 
-    runs = [compare(points, mode, progress=step(k)) for k, mode in enumerate(modes)]
+    every = published_points() if points is None else points
+    rates = [p for p in every if p.throughput]
+    runs = [compare(rates if k else every, mode, progress=step(k))
+            for k, mode in enumerate(modes)]
     found, left = runs[0]
     about = ("Throughput and latency that vendors and authors have published, predicted from the "
              "calibrations of kernels alone: nothing is fitted to these points, and every figure "

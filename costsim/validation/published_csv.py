@@ -138,7 +138,11 @@ def _number(row: Row, name: str) -> float | None:
 
 
 def _plain(row: Row, base: PublishedPoint, about: dict[str, Any]) -> Iterator[PublishedPoint]:
-    base = replace(base, regime=about["regime"], layout=base.layout or Layout(tp=base.accelerators))
+    layout = base.layout or Layout(tp=base.accelerators)
+    if about.get("attention_dp") and row.get("moe") == "1":
+        layout = Layout(dp=layout.tp, pp=layout.pp)
+        base = replace(base, assumed="attention data parallel, experts sliced")
+    base = replace(base, regime=about["regime"], layout=layout)
     if base.regime == "burst":
         requests = _names()["requests"][f"{base.isl:.0f}/{base.osl:.0f}"]
         base = replace(base, requests=int(requests), batch=None)
