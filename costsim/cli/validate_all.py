@@ -10,18 +10,22 @@ import click
 from costsim.cli.options import emit, output_options
 
 DATA = Path("../shared/data")
-NAMES = ("kernels", "silicon", "published", "published_csv", "serving", "training")
+ENGINE = Path("benchmarks/engine.json")
+NAMES = ("engine", "kernels", "silicon", "published", "published_csv", "serving", "training")
 
 
 @click.command("all")
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), default=DATA,
               show_default=True, help="Folder with measured data: kernels, serving, published.")
+@click.option("--engine", type=click.Path(dir_okay=False, path_type=Path), default=ENGINE,
+              show_default=True, help="Result of 'costsim validate engine --output FOLDER'.")
 @click.option("--only", multiple=True, type=click.Choice(NAMES), help="Some comparisons only.")
 @click.option("--write", type=click.Path(dir_okay=False, path_type=Path),
               help="Write the figures as Markdown, such as docs/accuracy.md.")
 @output_options
 def everything(
-    data: Path, only: tuple[str, ...], write: Path | None, as_json: bool, output: Path | None
+    data: Path, engine: Path, only: tuple[str, ...], write: Path | None, as_json: bool,
+    output: Path | None,
 ) -> None:
     """Run every comparison and write one page with every point.
 
@@ -34,10 +38,10 @@ def everything(
     from costsim.reports.accuracy import data_of, write_report
     from costsim.reports.accuracy_markdown import markdown
     from costsim.reports.accuracy_tables import accuracy_table
-    from costsim.validation.comparisons import compare_all
+    from costsim.validation.comparisons import Where, compare_all
 
     with progress_bar(as_json) as say:
-        found = compare_all(data if data.is_dir() else None, only, say)
+        found = compare_all(Where(data if data.is_dir() else None, engine), only, say)
     emit(data_of(found), lambda: accuracy_table(found), as_json, None, "accuracy")
     if write is not None:
         click.echo(f"written: {write_atomically(write, markdown(found))}", err=True)

@@ -27,7 +27,7 @@ from costsim.validation.comparisons import rows
 _MOST_ROWS = 8000
 COMMAND = "costsim validate all --write docs/accuracy.md"
 SUMMARY = ("", "points", "median error", "bias", "90th percentile", "in 90 % interval")
-POINT = ("point", "measured", "predicted", "error", "explanation")
+POINT = ("point", "explanation", "measured", "predicted", "error")
 
 
 def percent(value: float, signed: bool = False) -> str:
@@ -70,9 +70,9 @@ def class_rows(comparison: Comparison, quantity: str) -> Iterator[list[str]]:
 def worst_rows(points: Iterable[ComparedPoint]) -> Iterator[list[str]]:
     """Yield points as cells with what explains their error."""
     for p in points:
-        yield [f"{p.id}" if shown(p.quantity)[0] in p.id else f"{p.id} {shown(p.quantity)[0]}",
-               figure_of(p.measured, p.quantity), figure_of(p.predicted, p.quantity),
-               percent(p.relative, True), p.explanation]
+        name = p.id if p.quantity in p.id else f"{p.id}, {shown(p.quantity)[0]}"
+        yield [name, p.explanation, figure_of(p.measured, p.quantity),
+               figure_of(p.predicted, p.quantity), percent(p.relative, True)]
 
 
 def write_report(found: Sequence[Comparison], folder: Path) -> list[Path]:
@@ -123,7 +123,7 @@ def _section(c: Comparison, folder: Path) -> str:
         parts.append(f"<h3>{html.escape(shown(q)[0])}</h3>"
                      + table(SUMMARY, class_rows(c, q)))
     if c.points:
-        parts.append("<h3>The ten furthest off</h3>" + table(POINT, worst_rows(c.worst())))
+        parts.append("<h3>The ten furthest off</h3>" + table(POINT, worst_rows(c.worst()), 2))
     for title, (columns, cells) in c.tables.items():
         parts.append(_folded(title, table(columns, cells)))
     if c.left_out:
@@ -132,8 +132,9 @@ def _section(c: Comparison, folder: Path) -> str:
     if 0 < len(c.points) <= _MOST_ROWS:
         every = sorted(c.points, key=lambda p: -abs(p.error))
         parts.append(_folded(f"All {len(c.points)} points", table(
-            ("point", "measured", "predicted", "error", "source"),
-            ([*cells[:4], p.source] for p, cells in zip(every, worst_rows(every), strict=True)))))
+            ("point", "source", "measured", "predicted", "error"),
+            ([cells[0], p.source, *cells[2:]]
+             for p, cells in zip(every, worst_rows(every), strict=True)), 2)))
     elif c.points:
         parts.append(f"<p>All {len(c.points)} points stand in points.csv.</p>")
     return "".join(parts)

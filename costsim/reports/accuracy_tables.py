@@ -34,6 +34,7 @@ def comparison_table(c: Comparison) -> Group:
     parts += [plain_table(title, columns, [list(row) for row in cells])
               for title, (columns, cells) in c.tables.items() if len(cells) <= 60]
     if c.points:
-        parts.append(plain_table("The ten furthest off", POINT, list(worst_rows(c.worst()))))
+        parts.append(plain_table("The ten furthest off", POINT, list(worst_rows(c.worst())),
+                                 left=2))
     parts += [f"left out, {n}: {reason}" for reason, n in c.left_out.items()]
     return Group(*parts)

@@ -14,13 +14,16 @@ from costsim.validation.comparison import NINETY, ComparedPoint, Comparison
 
 _MOST_COLOURS = 8
 _MOST_BARS, _MOST_CLASSES = 3000, 45
-_RATIOS = (0.25, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 4.0)
+_RATIOS = (0.3, 0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 3.0)
+_RATIOS_WIDE = (0.03, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 10.0, 30.0)
 UNITS = {"ttft_s": ("TTFT", "ms", 1e3), "tpot_s": ("TPOT", "ms", 1e3),
          "e2e_s": ("end-to-end latency", "s", 1.0), "kernel_s": ("kernel time", "µs", 1e6),
          "duration_s": ("duration", "s", 1.0), "step_s": ("step", "s", 1.0),
          "output_tokens_per_s": ("output", "tokens/s", 1.0),
          "output_tokens_per_s_per_accelerator": ("output per accelerator", "tokens/s", 1.0),
          "input_tokens_per_s": ("prompts", "tokens/s", 1.0),
+         "ratio": ("cost ratio", "", 1.0), "tokens_per_s": ("rate", "tokens/s", 1.0),
+         "total_flop": ("work", "EFLOP", 1e-18),
          "gpu_hours": ("accelerator time", "h", 1.0), "mfu": ("MFU", "", 1.0),
          "flop_per_s": ("rate", "TFLOP/s", 1e-12)}
 
@@ -141,7 +144,8 @@ def draw_classes(comparison: Comparison, folder: Path) -> list[Path]:
         axis.invert_yaxis()
         axis.axvline(0.0, color="#333333", lw=1)
         low, high = axis.get_xlim()
-        ticks = [r for r in _RATIOS if low <= np.log(r) <= high]
+        marks = _RATIOS if high - low < np.log(5.0) else _RATIOS_WIDE
+        ticks = [r for r in marks if low <= np.log(r) <= high]
         axis.set_xticks(np.log(ticks), [f"{r:g}×" for r in ticks])
         axis.set_xlabel("predicted over measured")
         return save(drawn, folder, f"{comparison.key}_classes")

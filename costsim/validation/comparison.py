@@ -18,7 +18,7 @@ class ComparedPoint:
     """One measured figure and what was predicted for it.
 
     Args:
-        id: unique within its comparison.
+        id: unique within its comparison, together with the quantity.
         quantity: such as ``output_tokens_per_s`` or ``ttft_s``.
         predicted, measured: in SI units.
         log_error: standard deviation of log(actual / predicted); NaN where none is predicted.

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from costsim.errors import InputError
-from costsim.loading import read_toml
+from costsim.loading import read_json, read_toml
 from costsim.validation.comparison import Aim, ComparedPoint, Comparison, summarise
 
 PEERS = Path(__file__).with_name("peers.toml")
 PUBLISHED_CSV = Path("published") / "serving.csv"
 Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where measured data lie that are not part of the project.
+
+    Args:
+        data: folder with ``kernels``, ``serving`` and ``published``.
+        engine: result of ``costsim validate engine --output``.
+    """
+
+    data: Path | None = None
+    engine: Path | None = None
 
 
 def peers_of(key: str) -> list[tuple[str, str, str]]:
@@ -22,7 +36,7 @@ def peers_of(key: str) -> list[tuple[str, str, str]]:
             for row in read_toml(PEERS)["peers"] if row["comparison"] == key]
 
 
-def kernels(data: Path | None, progress: Progress | None = None) -> Comparison:
+def kernels(at: Where, progress: Progress | None = None) -> Comparison:
     """Return held-out kernels of every shipped calibration, and tables of other projects."""
     from costsim.kernels.store import read_calibration, shipped_calibrations
     from costsim.validation.kernels import held_out_rows
@@ -39,7 +53,7 @@ def kernels(data: Path | None, progress: Progress | None = None) -> Comparison:
                          "–" if r["target"] is None else "yes" if r["reached"] else "no"))
     columns = ("calibration", "operator", "kernel", "engine", "rows", "median", "p90", "bias",
                "in 90 %", "aim reached")
-    points = _vidur(data / "kernels") if data is not None else []
+    points = _vidur(at.data / "kernels") if at.data is not None else []
     aims = [Aim(f"share of {judged} kernel tables whose held-out median and p90 reach their aims",
                 reached / max(judged, 1), 0.9, least=True)]
     return Comparison(
@@ -72,7 +86,7 @@ def _short(measured_s: float) -> str:
     return "not explained; the interval stands for it"
 
 
-def silicon(data: Path | None, progress: Progress | None = None) -> Comparison:
+def silicon(at: Where, progress: Progress | None = None) -> Comparison:
     """Return the measured serving points of aiconfigurator-core that were never fitted on."""
     from costsim.validation.silicon_comparison import comparison
 
@@ -80,13 +94,47 @@ def silicon(data: Path | None, progress: Progress | None = None) -> Comparison:
     return comparison(peers_of("silicon"), misses, _named(progress, "serving points"))
 
 
-def serving(data: Path | None, progress: Progress | None = None) -> Comparison:
+def engine(at: Where, progress: Progress | None = None) -> Comparison:
+    """Return the saved timing of real models, predicted from kernels timed beside them."""
+    title = "Real models timed here"
+    if at.engine is None or not at.engine.is_file():
+        return Comparison("engine", title, "", skipped="no result of 'costsim validate engine "
+                          "--output FOLDER' is at hand (--engine)")
+    data = read_json(at.engine)
+    about = data["about"]
+    points = [ComparedPoint(
+        f"{s['model']} {s['phase']} {s['requests']} x {s['tokens']}", "step_s", s["predicted_s"],
+        s["measured_s"], s["log_error"],
+        {"kind": "mixture of experts" if s["moe"] else "dense", "model": s["model"],
+         "phase": s["phase"]}, source="timed by costsim validate engine",
+        explanation=f"slowest round {100 * s['spread']:.0f} % over the quietest")
+        for s in data["steps"]]
+    ratios = [ComparedPoint(
+        f"{r['moe']} over {r['dense']}, {r['step']}", "ratio", r["predicted"], r["measured"],
+        math.nan, {"model": r["moe"]}, source="timed by costsim validate engine")
+        for r in data["ratios"]]
+    dense, sparse = ([p for p in points if p.classes["kind"] == k]
+                     for k in ("dense", "mixture of experts"))
+    aims = [Aim("median error of steps, dense", summarise(dense).median, 0.12),
+            Aim("median error of steps, mixtures of experts", summarise(sparse).median, 0.15),
+            Aim("median error of the ratio of mixture to dense", summarise(ratios).median, 0.10)]
+    return Comparison(
+        "engine", title,
+        "Models of transformers with random weights, timed step by step on "
+        f"{about['processor'] or about['device']} ({about['dtype']}, {about['threads']} "
+        "thread(s)), and predicted from kernels timed on their own beside them; only host times, "
+        f"of other models, are fitted. {data['noise_sentence']}",
+        points=[*points, *ratios], aims=aims, classes=("kind", "phase", "model"))
+
+
+def serving(at: Where, progress: Progress | None = None) -> Comparison:
     """Return replays of real vLLM servers from their kernel profiles."""
     from costsim.validation.serving import replay
 
     about = ("Two real vLLM servers, request by request: the same arrivals and lengths in the "
              "simulator, with kernel times of a profile; nothing is fitted to the requests.")
-    folders = sorted((data / "serving").glob("rtxpro6000-*")) if data is not None else []
+    folders = (sorted((at.data / "serving").glob("rtxpro6000-*"))
+               if at.data is not None else [])
     if not folders:
         return Comparison("serving", "Real servers", about,
                           skipped="the folder serving/ of measured runs is not at hand (--data)")
@@ -115,32 +163,30 @@ def serving(data: Path | None, progress: Progress | None = None) -> Comparison:
                       classes=("server", "statistic"), peers=theirs)
 
 
-def published(data: Path | None, progress: Progress | None = None) -> Comparison:
+def published(at: Where, progress: Progress | None = None) -> Comparison:
     """Return the project's table of published results."""
     from costsim.validation.published import comparison
 
     return comparison(progress=_named(progress, "published results"))
 
 
-def published_csv(data: Path | None, progress: Progress | None = None) -> Comparison:
+def published_csv(at: Where, progress: Progress | None = None) -> Comparison:
     """Return the collected table of published operating points, where it is at hand."""
     from costsim.validation.published import KERNELS, comparison
     from costsim.validation.published_csv import read_published
 
     title = "Published results, the collected table"
-    path = None if data is None else data / PUBLISHED_CSV
+    path = None if at.data is None else at.data / PUBLISHED_CSV
     if path is None or not path.is_file():
         return Comparison("published_csv", title, "",
                           skipped="the table published/serving.csv is not at hand (--data)")
     points, left = read_published(path)
     found = comparison(points, "published_csv", title, (KERNELS,),
                        _named(progress, "collected table"))
-    from dataclasses import replace
-
     return replace(found, left_out={**found.left_out, **left}, tables={})
 
 
-def training(data: Path | None, progress: Progress | None = None) -> Comparison:
+def training(at: Where, progress: Progress | None = None) -> Comparison:
     """Return published training runs."""
     from costsim.training.estimate import time_log_errors
     from costsim.training.published import published_runs
@@ -170,19 +216,19 @@ def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] |
     return lambda done, total: progress(done, total, what)
 
 
-COMPARISONS: Mapping[str, Callable[[Path | None, Progress | None], Comparison]] = {
-    "kernels": kernels, "silicon": silicon, "published": published,
+COMPARISONS: Mapping[str, Callable[[Where, Progress | None], Comparison]] = {
+    "engine": engine, "kernels": kernels, "silicon": silicon, "published": published,
     "published_csv": published_csv, "serving": serving, "training": training,
 }
 
 
 def compare_all(
-    data: Path | None = None, only: Sequence[str] = (), progress: Progress | None = None
+    at: Where | None = None, only: Sequence[str] = (), progress: Progress | None = None
 ) -> list[Comparison]:
     """Return every comparison, those whose data are absent with the reason.
 
     Args:
-        data: folder of measurements (``kernels``, ``serving``, ``published``); None for none.
+        at: where the measured data lie; None: nowhere.
         only: names of `COMPARISONS`; all where empty.
         progress: called with (done, total, what).
     """
@@ -191,7 +237,7 @@ def compare_all(
         if only and name not in only:
             continue
         try:
-            found.append(run(data, progress))
+            found.append(run(at or Where(), progress))
         except InputError as error:
             found.append(Comparison(name, name.capitalize(), "", skipped=str(error)))
     return found

@@ -178,8 +178,8 @@ def _cell(
         id=f"{document.key} {table['model']} {hardware} {text} {lengths}", document=document,
         section=table["section"], regime=row["regime"], model=table["model"], hardware=hardware,
         accelerators=accelerators, layout=layout, weights=weights, activation=activation, kv=kv,
-        isl=isl, osl=osl, assumed=table.get("assumed", ""), requests=int(row["requests"][lengths]), quantity="output_tokens_per_s",
-        value=float(total))
+        isl=isl, osl=osl, requests=int(row["requests"][lengths]),
+        quantity="output_tokens_per_s", value=float(total), assumed=table.get("assumed", ""))
 
 
 def _points() -> Iterator[PublishedPoint]:

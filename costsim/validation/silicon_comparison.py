@@ -57,7 +57,7 @@ def compared(found: Sequence[Prediction]) -> list[ComparedPoint]:
             "tpot": (p.tpot_s, p.point.tpot_s), "ttft": (p.ttft_s, p.point.ttft_s),
             "throughput": (p.throughput(p.ttft_s, p.tpot_s),
                            p.throughput(p.point.ttft_s, p.point.tpot_s))}
-        points += [ComparedPoint(f"{p.point.id} {q}", NAMES[q], *values[q],
+        points += [ComparedPoint(p.point.id, NAMES[q], *values[q],
                                  getattr(p, f"log_error_{q}"), classes,
                                  SOURCE.format(id=p.point.id), _assumed(p), explain(p))
                    for q in QUANTITIES]

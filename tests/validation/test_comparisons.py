@@ -20,7 +20,7 @@ from costsim.validation.comparison import (
     by_class,
     summarise,
 )
-from costsim.validation.comparisons import COMPARISONS, compare_all
+from costsim.validation.comparisons import COMPARISONS, Where, compare_all
 
 POINTS = [
     ComparedPoint("one", "tpot_s", 0.011, 0.010, 0.1, {"hardware": "h100_sxm"}, "a paper"),
@@ -68,9 +68,25 @@ def test_markdown_names_aims_and_skipped() -> None:
 
 
 def test_what_is_absent_is_skipped_with_its_reason() -> None:
-    found = compare_all(None, ("serving", "published_csv", "training"))
+    found = compare_all(only=("engine", "serving", "published_csv", "training"))
     skipped = {c.key: c.skipped for c in found}
-    assert skipped["serving"] and skipped["published_csv"] and not skipped["training"]
+    assert all(skipped[name] for name in ("engine", "serving", "published_csv"))
+    assert not skipped["training"]
+
+
+def test_saved_engine_result_is_compared(tmp_path: Path) -> None:
+    step = {"model": "llama-28m", "phase": "decode", "requests": 1, "tokens": 64, "moe": False,
+            "measured_s": 0.010, "predicted_s": 0.011, "log_error": 0.1, "spread": 0.02}
+    sparse = {**step, "model": "mixtral-60m", "moe": True, "predicted_s": 0.0125}
+    path = tmp_path / "engine.json"
+    path.write_text(json.dumps({
+        "about": {"processor": "a CPU", "device": "cpu", "dtype": "fp32", "threads": 1},
+        "noise_sentence": "Quiet.", "steps": [step, sparse],
+        "ratios": [{"moe": "mixtral-60m", "dense": "llama-28m", "step": "decode 1 x 64",
+                    "measured": 1.0, "predicted": 1.05}]}), encoding="utf-8")
+    found = compare_all(Where(engine=path), ("engine",))[0]
+    assert [aim.met for aim in found.aims] == [True, False, True]
+    assert "Quiet." in found.about
 
 
 def test_command_names_are_those_of_the_comparisons() -> None:

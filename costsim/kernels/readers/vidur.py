@@ -46,15 +46,18 @@ def read_vidur_mlp(path: Path | str, device: str = "") -> list[KernelTable]:
 
 
 def read_vidur_all_reduce(path: Path | str, device: str = "") -> list[KernelTable]:
-    """Return the all-reduce of an ``all_reduce.csv``.
+    """Return the all-reduce of an ``all_reduce.csv`` among the ranks of one machine.
+
+    Rows with fewer devices per node than workers went over several nodes' network: left out.
 
     Raises:
         InputError: a column is missing or holds no number.
     """
     c = _read(path)
     seconds, spread = _time(c, "all_reduce")
-    # Ranks of one machine only: the file also names how many share a node.
-    shape = {"ranks": c["num_workers"], "message_bytes": c["size"]}
+    inside = c["num_workers"] == c["devices_per_node"]
+    seconds, spread = seconds[inside], spread[inside]
+    shape = {"ranks": c["num_workers"][inside], "message_bytes": c["size"][inside]}
     table = make_table("all_reduce", shape, seconds, spread, device=device, software="vidur",
                        source=Path(path).name)
     return [merge_duplicates(table)]
