@@ -36,6 +36,7 @@ class Document:
         memory_utilization: share for the engine (of what is free, for TensorRT-LLM).
         most_requests: that the engine runs at once, per attention group.
         cuda_graphs: whether decode steps replay graphs.
+        graph_sizes: batches of the captured graphs, to which decode batches are padded.
         assumed: what the document leaves open, and how it was filled.
         verified: whether the document was opened.
     """
@@ -48,6 +49,7 @@ class Document:
     memory_utilization: float = 0.9
     most_requests: int = 2048
     cuda_graphs: bool = True
+    graph_sizes: tuple[int, ...] = ()
     assumed: str = ""
     verified: bool = True
 
@@ -139,7 +141,8 @@ def documents() -> dict[str, Document]:
 def _document(row: Mapping[str, Any]) -> Document:
     names = ("key", "title", "date", "engine", "version", "memory_utilization", "most_requests",
              "cuda_graphs", "assumed")
-    return Document(**{name: row[name] for name in names if name in row})
+    return Document(**{name: row[name] for name in names if name in row},
+                    graph_sizes=tuple(row.get("graph_sizes", ())))
 
 
 @cache

@@ -6,7 +6,9 @@ their neutral values, so that only the kernels' calibration and the documents' o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
@@ -30,8 +32,10 @@ from costsim.models.architecture import Attention, Model
 from costsim.models.loader import load_model
 from costsim.serving.arrivals import poisson
 from costsim.serving.engine_cost import replica_of
+from costsim.serving.pool import ReplicaSpec
 from costsim.serving.results import SimulationResult
 from costsim.serving.simulation import simulate
+from costsim.serving.step_cost import Chunk, DecodeLine, StepCost
 from costsim.serving.traffic import generated
 from costsim.validation.published_points import PublishedPoint
 
@@ -109,6 +113,7 @@ class Case:
     def __init__(self, point: PublishedPoint, mode: str = KERNELS, rate: float = 1.0) -> None:
         self.point = point
         self.model, self.settings = model_of(point), settings_of(point, mode)
+        self.fitted = settings_of(point, ENGINE)
         self.hardware = _hardware(point.hardware, rate)
         self.calibration = Calibration.roofline() if mode == ROOFLINE else None
 
@@ -160,23 +165,72 @@ def _fitting(deployment: Deployment, context: float) -> int:
     return min(most, deployment.settings.max_num_seqs)
 
 
+class PaddedCost:
+    """Steps of an engine whose decode batches are padded to the sizes of its captured graphs.
+
+    Linear layers and experts work on the padded batch, attention on the real contexts. Steps with
+    prompts replay no graph.
+
+    Args:
+        cost: without padding.
+        sizes: of the graphs; batches beyond the largest are not padded.
+    """
+
+    def __init__(self, cost: StepCost, sizes: Sequence[int]) -> None:
+        self.cost, self.sizes = cost, sorted(sizes)
+
+    def decode(self, batch: int) -> DecodeLine:
+        """Return the time of decode steps of a batch over its total context."""
+        at = bisect_left(self.sizes, batch)
+        return self.cost.decode(self.sizes[at] if at < len(self.sizes) else batch)
+
+    def mixed(self, batch: int, context: float, chunks: Sequence[Chunk]) -> float:
+        """Return the time of a step that also reads prompts."""
+        return self.cost.mixed(batch, context, chunks)
+
+
+def _with_graphs(spec: ReplicaSpec, sizes: Sequence[int], most: int) -> ReplicaSpec:
+    """Return a replica whose decode batches are padded to the sizes up to the largest needed."""
+    fitting = [size for size in sizes if size < 2 * most]
+    if not fitting:
+        return spec
+    padded = PaddedCost(spec.cost, fitting)
+    lockstep = copy(spec.lockstep)
+    if lockstep is not None:
+        lockstep.cost = padded  # type: ignore[attr-defined]
+    return replace(spec, cost=padded, lockstep=lockstep)
+
+
 def _run(
     deployment: Deployment, case: Case, arrivals: np.ndarray, running: int
 ) -> SimulationResult:
     """Return the simulation of a replica; ``running`` requests at once on each of its ranks."""
     isl, osl = (max(1, round(x)) for x in (case.point.isl, case.point.osl))
     stages = int(deployment.layout.pp)
-    spec = replica_of(deployment, max_context=isl + osl, max_num_seqs=max(running // stages, 1))
+    most = max(running // stages, 1)
+    spec = replica_of(deployment, max_context=isl + osl, max_num_seqs=most)
+    if deployment.settings.cuda_graphs:
+        spec = _with_graphs(spec, case.point.document.graph_sizes, most)
     many = len(arrivals)
     return simulate(spec, generated(arrivals, np.full(many, isl), np.full(many, osl)))
 
 
 def _result(case: Case, deployment: Deployment, value: float, batch: float) -> Predicted:
-    """Return a prediction with the interval of the steady state at its batch."""
-    point = operating_point(deployment, max(batch, 1.0), case.point.isl, case.point.osl)
+    """Return a prediction with the interval of the steady state at its batch.
+
+    What the figures that are left neutral would change (host time, overlap) is not known from
+    kernels: its size at this operating point widens the interval.
+    """
+    at = (max(batch, 1.0), case.point.isl, case.point.osl)
+    point = operating_point(deployment, *at)
     error = {"ttft_s": point.log_error_ttft, "tpot_s": point.log_error_tpot}.get(
         case.point.quantity, point.log_error_throughput)
-    return Predicted(value, float(error), str(deployment.layout), batch, str(point.bottleneck))
+    other = operating_point(deployment.with_changes(settings=case.fitted), *at)
+    name = (case.point.quantity if case.point.quantity in ("ttft_s", "tpot_s")
+            else "output_tokens_per_s")
+    unknown = float(np.log(getattr(other, name) / getattr(point, name)))
+    return Predicted(value, float(np.hypot(error, unknown)), str(deployment.layout), batch,
+                     str(point.bottleneck))
 
 
 def _replica(case: Case) -> Deployment:

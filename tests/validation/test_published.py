@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,13 +35,11 @@ BY_ID = {p.id: p for p in published_points()}
 H100_70B = "trtllm-1.0 llama-3.3-70b h100_sxm TP2 "
 
 
-def some(per_document: int = 24) -> list[PublishedPoint]:
-    """Return an even sample of the burst points on hardware with its own calibration."""
-    chosen = []
-    for document in ("trtllm-0.17", "trtllm-1.0", "trtllm-1.1"):
-        own = [p for p in published_points() if p.document.key == document]
-        chosen += own[:: max(len(own) // per_document, 1)]
-    return chosen
+def some(many: int = 120) -> list[PublishedPoint]:
+    """Return a random sample (by checksum) of burst points on hardware with own kernels."""
+    own = [p for p in published_points()
+           if p.regime == "burst" and calibration_of(p.hardware) == "measured"]
+    return sorted(own, key=lambda p: zlib.crc32(p.id.encode()))[:many]
 
 
 def test_the_table_is_whole() -> None:
@@ -110,6 +109,21 @@ def test_tighter_limits_never_raise_the_rate() -> None:
     assert rates == sorted(rates)
     offline = predict(Case(replace(point, regime="saturated"))).value
     assert rates[-1] <= 1.15 * offline
+
+
+def test_batches_are_padded_to_the_graphs_of_the_document() -> None:
+    point = BY_ID[H100_70B + "128/2048"]
+    plain = replace(point, document=replace(point.document, graph_sizes=()))
+    coarse = replace(point, document=replace(point.document, graph_sizes=(1, 384)))
+    rates = [predict(Case(p)).value for p in (plain, point, coarse)]
+    assert rates[0] >= rates[1] > rates[2]
+
+
+def test_what_is_left_neutral_widens_the_interval() -> None:
+    point = BY_ID["trtllm-1.0 qwen3-30b-a3b gb200_nvl72 TP1 128/128"]
+    alone, fitted = predict(Case(point)), predict(Case(point, ENGINE))
+    assert alone.value > fitted.value
+    assert alone.log_error > fitted.log_error
 
 
 def test_full_attention_where_the_engine_used_no_window() -> None:
