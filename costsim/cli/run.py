@@ -40,11 +40,14 @@ def progress_bar(quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
               help="Folder for results; default: out/SCENARIO.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option("--no-figures", is_flag=True, help="Tables and data only.")
-def command(scenarios: tuple[str, ...], output: Path | None, as_json: bool, no_figures: bool
-            ) -> None:
+@click.option("--pages", type=click.Path(file_okay=False, path_type=Path),
+              help="Folder to write a Markdown page for each scenario into.")
+def command(scenarios: tuple[str, ...], output: Path | None, as_json: bool, no_figures: bool,
+            pages: Path | None) -> None:
     """Run scenarios: tables here; figures, data and an HTML report in a folder.
 
-    SCENARIOS are names (see: costsim scenario list) or TOML files; "all" runs every one.
+    SCENARIOS are names (see: costsim scenario list) or TOML files; "all" runs every one, with one
+    combined report.
 
     Example: costsim run scenarios/arrakis.toml
     """
@@ -60,6 +63,12 @@ def command(scenarios: tuple[str, ...], output: Path | None, as_json: bool, no_f
 
         path = write_combined([r for _, r in reports], output or Path("out"))
         click.echo(f"combined report: {path}", err=as_json)
+    if pages is not None:
+        from costsim.reports.pages import write_index, write_page
+
+        for name, result in reports:
+            write_page(result, _folder(output, name, len(names) > 1), pages)
+        click.echo(f"pages: {write_index([r for _, r in reports], pages).parent}", err=as_json)
 
 
 def _folder(output: Path | None, name: str, many: bool) -> Path:

@@ -9,6 +9,7 @@ from costsim.planning.choose import Choice
 from costsim.planning.estimate import Estimate
 from costsim.planning.load import Crossover, LoadCurve
 from costsim.planning.scenario import HardwareEntry, ModelEntry, Scenario, Workload
+from costsim.planning.studies.result import StudyResult
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class ScenarioResult:
         findings: in plain words, computed from the above.
         warnings: rumoured figures, stale prices, missed targets.
         points: operating points priced.
+        studies: what each study of the scenario file found.
     """
 
     scenario: Scenario
@@ -73,6 +75,7 @@ class ScenarioResult:
     findings: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     points: int = 0
+    studies: list[StudyResult] = field(default_factory=list)
 
     def found(self, hardware: str = "", workload: str = "") -> list[Cell]:
         """Return the cells that have an estimate, of one hardware or workload where given."""

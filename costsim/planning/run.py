@@ -8,20 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from costsim.engine.deployment import deploy
-from costsim.engine.layout import Layout
-from costsim.engine.presets import load_settings
-from costsim.engine.settings import Routing
-from costsim.errors import InputError
 from costsim.models.count import active_parameters, total_parameters
 from costsim.models.variants import moe_variant
-from costsim.planning.choose import choose
+from costsim.planning.cells import price_cell
 from costsim.planning.compare import curves_of
-from costsim.planning.estimate import estimate_deployment
 from costsim.planning.findings import findings, warnings
 from costsim.planning.load import LoadCurve, crossovers
 from costsim.planning.results import Cell, ExpertPoint, ScenarioResult
 from costsim.planning.scenario import HardwareEntry, ModelEntry, Scenario, Workload
+from costsim.planning.studies.run import run_study
 
 Progress = Callable[[int, int, str], None]
 
@@ -38,59 +33,29 @@ def run_scenario(scenario: Scenario, progress: Progress | None = None) -> Scenar
              for m in scenario.models]
     sweeps = [(w, h, n) for w in scenario.workloads[:1] for h in scenario.hardware
               for n in scenario.sweep_experts]
-    total = len(cells) + len(sweeps) + (1 if scenario.simulate_s else 0)
+    studies = scenario.studies
+    total = len(cells) + len(sweeps) + len(studies) + (1 if scenario.simulate_s else 0)
     say = progress or (lambda done, total, what: None)
     for i, (workload, hardware, model) in enumerate(cells):
         say(i, total, f"{model.title} on {hardware.key}")
-        result.cells.append(_cell(scenario, model, hardware, workload))
+        result.cells.append(price_cell(scenario, model, hardware, workload))
     for i, (workload, hardware, experts) in enumerate(sweeps):
         say(len(cells) + i, total, f"{experts} experts on {hardware.key}")
         result.sweep.append(_sweep_point(scenario, experts, hardware, workload))
     _add_curves(result)
+    for i, study in enumerate(studies):
+        say(len(cells) + len(sweeps) + i, total, study.title)
+        result.studies.append(run_study(result, study))
     if scenario.simulate_s:
         say(total - 1, total, "traffic through the simulator")
         _simulate(result)
     result.points = sum(c.choice.considered for c in result.cells if c.choice)
     result.points += sum(p.choice.considered for p in result.sweep if p.choice)
-    result.findings = findings(result)
+    result.points += sum(s.points for s in result.studies)
+    result.findings = [line for s in result.studies for line in s.findings] + findings(result)
     result.warnings = warnings(result)
     say(total, total, "done")
     return result
-
-
-def _deployment(scenario: Scenario, model: ModelEntry, hardware: HardwareEntry, workload: Workload
-                ) -> Any:
-    settings = load_settings(scenario.engine)
-    if model.routing_alpha:
-        settings = replace(settings, routing=Routing("power_law", model.routing_alpha))
-    if workload.cached_share:
-        settings = replace(settings, prefix_hit_share=workload.cached_share)
-    return deploy(model.model, hardware.hardware, Layout(), model.precision, settings)
-
-
-def prompt_tokens(model: ModelEntry, workload: Workload) -> float:
-    """Return a workload's prompt tokens for a model, its images included."""
-    if workload.images is None:
-        return workload.isl
-    from costsim.models.multimodal import Images, image_work
-
-    count, height, width = workload.images
-    return workload.isl + image_work(model.model, Images(height, width, count)).prompt_tokens
-
-
-def _cell(scenario: Scenario, model: ModelEntry, hardware: HardwareEntry, workload: Workload
-          ) -> Cell:
-    limit = min(scenario.max_accelerators, hardware.limit)
-    try:
-        isl = prompt_tokens(model, workload)
-        found = choose(_deployment(scenario, model, hardware, workload), isl=isl, osl=workload.osl,
-                       target=workload.target, max_accelerators=limit)
-        estimate = estimate_deployment(found.deployment, batch=found.batch, isl=isl,
-                                       osl=workload.osl, price=hardware.price)
-    except InputError as error:
-        return Cell(model, hardware, workload, None, None, str(error))
-    reason = "" if found.met else f"misses {workload.target}"
-    return Cell(model, hardware, workload, found, estimate, reason)
 
 
 def _sweep_point(scenario: Scenario, experts: int, hardware: HardwareEntry, workload: Workload
@@ -101,7 +66,7 @@ def _sweep_point(scenario: Scenario, experts: int, hardware: HardwareEntry, work
         model = moe_variant(base.model, experts=experts, top_k=min(scenario.sweep_top_k, experts),
                             keep="active", name=f"{base.key}-{experts}e")
     entry = replace(base, model=model, title=f"{experts} experts")
-    cell = _cell(scenario, entry, hardware, workload)
+    cell = price_cell(scenario, entry, hardware, workload)
     return ExpertPoint(experts, float(total_parameters(model)), hardware.key, workload.key,
                        cell.estimate, cell.choice, cell.reason)
 

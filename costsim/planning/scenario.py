@@ -95,6 +95,8 @@ class Scenario:
         sweep_experts: numbers of experts to sweep, with the base model's key; empty for none.
         simulate: seconds of traffic to simulate for the latency figure; 0 for none.
         api_prices: public prices of tokens to compare with.
+        studies: rows of `costsim.planning.studies_schema`.
+        assumptions: in words, each with where it comes from; rumours say that they are.
     """
 
     name: str
@@ -113,6 +115,8 @@ class Scenario:
     simulate_s: float
     seed: int
     api_prices: tuple[Mapping[str, Any], ...] = ()
+    studies: tuple[Any, ...] = ()
+    assumptions: tuple[str, ...] = ()
 
 
 def list_scenarios() -> list[str]:
@@ -146,6 +150,7 @@ def load_scenario(name: str | Path) -> Scenario:
         sweep_experts=tuple(table.sweep.experts), sweep_top_k=table.sweep.top_k,
         simulate_s=table.simulate_s, seed=table.seed,
         api_prices=tuple(p.model_dump() for p in table.api_prices),
+        studies=tuple(table.studies), assumptions=tuple(table.assumptions),
     )
 
 

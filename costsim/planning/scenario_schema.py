@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from costsim.errors import InputError, unknown_name
+from costsim.planning.studies_schema import AnyStudy
 from costsim.units import parse_quantity
 
 
@@ -124,6 +125,7 @@ class ApiPriceRow(Strict):
     input_usd_per_million: float = Field(ge=0)
     output_usd_per_million: float = Field(ge=0)
     source: str
+    model: str = ""
 
 
 class ScenarioTable(Strict):
@@ -142,3 +144,5 @@ class ScenarioTable(Strict):
     workloads: list[WorkloadRow] = Field(min_length=1)
     sweep: SweepTable = SweepTable()
     api_prices: list[ApiPriceRow] = []
+    studies: list[AnyStudy] = []
+    assumptions: list[str] = []

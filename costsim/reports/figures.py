@@ -324,7 +324,9 @@ FIGURES: dict[str, Callable[[ScenarioResult, Path], Drawn]] = {
 def draw_all(result: ScenarioResult, folder: Path,
              progress: Callable[[str], None] | None = None) -> Drawn:
     """Draw every figure that the result has data for; returns the files."""
-    written: Drawn = []
+    from costsim.reports.figures_studies import draw_studies
+
+    written: Drawn = draw_studies(result, folder)
     for name, draw in FIGURES.items():
         if progress:
             progress(name)

@@ -54,6 +54,7 @@ def scenario_tables(result: ScenarioResult) -> Group:
         title = f"{w.title}: {w.isl:g} tokens in, {w.osl:g} out, {w.target} · value " \
                 "\\[90 % interval], prices at full load"
         parts.append(EstimateTable(title, rows_of(result, w.key)))
+    parts += [plain_table(s.title, s.columns, s.rows) for s in result.studies]
     parts.append(plain_table("Models", ("model", "total", "active", "weights", "caveat"),
                              model_rows(result), left=1))
     parts += ["", "Findings", *[f" • {line}" for line in result.findings]]
@@ -84,6 +85,7 @@ def as_data(result: ScenarioResult) -> dict[str, Any]:
         "operating_points": result.points, "findings": result.findings,
         "warnings": result.warnings,
         "deployments": [_cell_data(c) for c in result.cells],
+        "studies": [s.as_dict() for s in result.studies],
         "experts": [_sweep_data(p) for p in result.sweep],
         "crossovers": [{"hardware": h, "workload": w, **vars(x)}
                        for (h, w), found in result.crossovers.items() for x in found],
@@ -156,6 +158,7 @@ def write_report(result: ScenarioResult, folder: Path, figures: Sequence[Path]) 
     for w in scenario.workloads:
         title = f"{w.title}: {w.isl:g} tokens in, {w.osl:g} out, {w.target}"
         sections.append((title, html.table(ESTIMATE_COLUMNS, rows_of(result, w.key), left=3)))
+    sections += [(s.title, html.table(s.columns, s.rows)) for s in result.studies]
     sections.append(("Models", html.table(("model", "total", "active", "weights", "caveat"),
                                           model_rows(result))))
     sections.append(("Where it comes from", html.items(_sources(result))))
@@ -166,6 +169,8 @@ def write_report(result: ScenarioResult, folder: Path, figures: Sequence[Path]) 
 
 def _sources(result: ScenarioResult) -> list[str]:
     lines = [result.scenario.source] if result.scenario.source else []
+    lines += result.scenario.assumptions
+    lines += [f"{s.title}: {s.source}" for s in result.studies if s.source]
     lines += [f"{e.title}: {e.model.source}" for e in result.scenario.models]
     rents = {f"{c.hardware.key}: ${float(c.estimate.rent.central):.2f}/h, {c.estimate.rent.note}"
              for c in result.found() if c.estimate}
