@@ -173,7 +173,9 @@ def serving_table(data: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
     for name, found in data.items():
         rows += [[name, str(r["figure"]), str(r["statistic"]),
                   format_quantity(float(r["measured"]), "time"),
-                  format_quantity(float(r["predicted"]), "time"), percent(r["error"], True)]
+                  format_quantity(float(r["predicted"]), "time"), percent(r["error"], True),
+                  "" if r["llmservingsim_error"] is None
+                  else percent(r["llmservingsim_error"], True)]
                  for r in found]
-    columns = ("run", "figure", "", "measured", "predicted", "error")
+    columns = ("run", "figure", "", "measured", "predicted", "error", "LLMServingSim")
     return plain_table("Replayed servers", columns, rows, left=3)

@@ -249,7 +249,8 @@ class Replay:
     result: SimulationResult
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return measured, predicted and relative error of each figure."""
+        """Return measured, predicted and relative error of each figure, and LLMServingSim's own."""
+        theirs = published_errors().get(self.name, {})
         figures = [
             (name, mark, _statistic(self.run.latency(name), mark),
              _statistic(self.result.latency(name), mark))
@@ -258,7 +259,8 @@ class Replay:
         figures.append(("duration_s", "", self.run.duration_s, self.result.duration_s))
         return [
             {"figure": name, "statistic": mark, "measured": real, "predicted": ours,
-             "error": ours / real - 1}
+             "error": ours / real - 1,
+             "llmservingsim_error": theirs.get(f"{name} {mark}".strip())}
             for name, mark, real, ours in figures
         ]  # fmt: skip
 
@@ -313,18 +315,24 @@ def _model_name(name: str) -> str:
     return short.removesuffix("-instruct-2507")
 
 
+def published_errors() -> dict[str, dict[str, float]]:
+    """Return the relative errors that LLMServingSim reports of itself, by run and figure."""
+    table = read_toml(Path(__file__).with_name("serving_published.toml"))["errors"]
+    return {run: {name: error / 100 for name, error in found.items()}
+            for run, found in table.items()}  # fmt: skip
+
+
 def report(folder: Path) -> str:
     """Return a Markdown table of all runs in a folder, beside LLMServingSim's own errors."""
-    published = read_toml(Path(__file__).with_name("serving_published.toml"))
     lines = [
         "| run | figure | measured | predicted | error | LLMServingSim |",
         "|---|---|---|---|---|---|",
     ]
     for path in sorted(p for p in folder.iterdir() if p.is_dir()):
-        theirs = published["errors"].get(path.name, {})
         for row in replay(path).rows():
             name = f"{row['figure']} {row['statistic']}".strip()
-            other = f"{theirs[name]:+.1f} %" if name in theirs else ""
+            theirs = row["llmservingsim_error"]
+            other = "" if theirs is None else f"{100 * theirs:+.1f} %"
             lines.append(
                 f"| {path.name} | {name} | {row['measured']:.4g} | {row['predicted']:.4g} | "
                 f"{100 * row['error']:+.1f} % | {other} |"
