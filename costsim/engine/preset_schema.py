@@ -40,6 +40,8 @@ class Settings(BaseModel):
     kernel_time_factor: float | None = Field(None, gt=0.1, le=10)
     kernel_time_factor_fp4: float | None = Field(None, gt=0.1, le=10)
     layer_gap_s: float | None = Field(None, ge=0, le=1e-2)
+    expert_gap_s: float | None = Field(None, ge=0, le=1e-2)
+    exchange_gap_s: float | None = Field(None, ge=0, le=1e-2)
     parallel_shared_experts: bool | None = None
     draft_host_s: float | None = Field(None, ge=0, le=1)
     poll_steps: int | None = Field(None, ge=1)

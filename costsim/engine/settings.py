@@ -73,11 +73,15 @@ class EngineSettings:
         context_spread: decode attention time over that of equal contexts (split-KV imbalance).
         kernel_launch_s: host time to start one kernel without CUDA graphs.
         kernel_time_factor: time of kernels in the engine's captured decode graphs over that of the
-            same kernels measured one by one (dependent launches overlap, caches stay warm).
+            same kernels measured one by one (dependent launches overlap, caches stay warm);
+            attention, whose kernels are long, keeps its time.
         kernel_time_factor_fp4: the same on accelerators with native fp4 (from Blackwell on, where
             engines let a kernel start before the last has ended); negative: as the other.
         layer_gap_s: time of a layer that no measured kernel covers: gaps between dependent
-            kernels, sorting and counting of experts' tokens, small fused operations.
+            kernels, small fused operations.
+        expert_gap_s: what a layer with experts takes besides: sorting and counting of tokens.
+        exchange_gap_s: what it takes besides that where attention is data parallel: preparing the
+            exchange of tokens, ranks waiting for one another.
         parallel_shared_experts: shared experts run beside the routed ones in decode steps.
         draft_host_s: host time that drafting adds to a verify step.
         poll_steps: steps between two looks for new requests.
@@ -132,6 +136,8 @@ class EngineSettings:
     kernel_time_factor: float = 1.0
     kernel_time_factor_fp4: float = -1.0
     layer_gap_s: float = 0.0
+    expert_gap_s: float = 0.0
+    exchange_gap_s: float = 0.0
     parallel_shared_experts: bool = False
     draft_host_s: float = 0.0
     poll_steps: int = 1

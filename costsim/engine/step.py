@@ -22,6 +22,7 @@ from costsim.ops.tally import Tally
 # array. A large block that is freed raises the threshold (mallopt(3), M_MMAP_THRESHOLD).
 np.empty(4_000_000)
 
+_LONG_KERNELS = ("attention (decode)",)
 _SHARED_EXPERTS = ("shared expert up", "shared expert down")
 # Points up to which unlike steps are priced together.
 _LITTLE = 1024
@@ -183,7 +184,7 @@ def _as_captured(tally: Tally, deployment: Deployment, tokens: Tokens) -> None:
     if settings.parallel_shared_experts:
         tally.hide(_SHARED_EXPERTS, "experts", captured)
     if factor != 1.0:
-        tally.scale(1.0 + (factor - 1.0) * captured)
+        tally.scale(1.0 + (factor - 1.0) * captured, besides=_LONG_KERNELS)
 
 
 def _add_host_memory(tally: Tally, deployment: Deployment, on: Pass, tokens: Tokens) -> None:
@@ -217,7 +218,10 @@ def _host_of_layers(tally: Tally, deployment: Deployment, tokens: Tokens) -> Any
     settings = deployment.settings
     layers = sum(kind.count for kind in deployment.model.layers)
     if not settings.host_layer_curve:
-        return settings.layer_gap_s * layers
+        experts = sum(kind.count for kind in deployment.model.layers
+                      if kind.ffn and kind.ffn.kind == "moe")
+        exchange = settings.exchange_gap_s * (np.asarray(deployment.layout.dp) > 1)
+        return settings.layer_gap_s * layers + (settings.expert_gap_s + exchange) * experts
     copies = np.where(tokens.all > 1, settings.packed_copies, 0.0)
     streamed = np.asarray(tally.memory_bytes, float) / layers * (1.0 + copies)
     return layers * np.interp(streamed, *np.transpose(settings.host_layer_curve))

@@ -47,6 +47,9 @@ SYSTEMS: dict[str, tuple[str, str]] = {
 }
 # A newer version counts if it measured at least this share of what the widest one did.
 WIDE_ENOUGH = 0.3
+# A newer version that measured fewer shapes counts too where it is this many times as fast (or
+# slow) on at least so many of the same: what the older one measured does not run any more.
+ANOTHER_KERNEL, COMMON_ROWS = 1.5, 20
 # A single kernel whose shortest call takes longer than this, and several times what another
 # engine's takes, was timed with the host.
 HOST_FLOOR_S = 15e-6
@@ -124,7 +127,22 @@ def choose_versions(found: Sequence[Kernel]) -> list[Kernel]:
 def _newest_wide(group: Sequence[Kernel]) -> Kernel:
     most = max(len(k.latency_s) for k in group)
     wide = [k for k in group if len(k.latency_s) >= WIDE_ENOUGH * most]
-    return max(wide, key=lambda k: version_key(k.table.version))
+    best = max(wide, key=lambda k: version_key(k.table.version))
+    newest = max(group, key=lambda k: version_key(k.table.version))
+    return newest if newest is not best and _another_kernel(newest, best) else best
+
+
+def _another_kernel(newer: Kernel, older: Kernel) -> bool:
+    """Return whether two versions differ so much on the same shapes that the kernel changed."""
+    one, other = _by_shape(newer), _by_shape(older)
+    ratios = [np.log(t / other[shape]) for shape, t in one.items() if shape in other]
+    return len(ratios) >= COMMON_ROWS and abs(float(np.median(ratios))) > np.log(ANOTHER_KERNEL)
+
+
+def _by_shape(kernel: Kernel) -> dict[tuple[Any, ...], float]:
+    columns = [np.broadcast_to(np.asarray(kernel.shape[name]), kernel.latency_s.shape).tolist()
+               for name in sorted(kernel.shape)]
+    return dict(zip(zip(*columns, strict=True), kernel.latency_s.tolist(), strict=True))
 
 
 def version_key(version: str) -> tuple[int, ...]:

@@ -117,11 +117,21 @@ class Tally:
         for resource in RESOURCES:
             self.by_resource[resource] = self.by_resource[resource] * left
 
-    def scale(self, factor: Any) -> None:
-        """Multiply all times so far by a factor, which may be an array."""
-        for parts in (self.by_operator, self.by_resource, self.error):
-            for name in parts:
-                parts[name] = parts[name] * factor
+    def scale(self, factor: Any, besides: Sequence[str] = ()) -> None:
+        """Multiply all times so far by a factor, which may be an array.
+
+        Args:
+            factor: of the times.
+            besides: operators that keep theirs; resources share what they keep in proportion.
+        """
+        before = self.seconds
+        for name in self.by_operator:
+            if name not in besides:
+                self.by_operator[name] = self.by_operator[name] * factor
+                self.error[name] = self.error[name] * factor
+        whole = self.seconds / np.maximum(before, 1e-30) if besides else factor
+        for name in self.by_resource:
+            self.by_resource[name] = self.by_resource[name] * whole
 
     def absorb(self, other: Tally, change: Callable[[Any], Any]) -> None:
         """Add another tally, operator by operator.

@@ -1,11 +1,11 @@
 """Fit the few figures each engine has to the even rows of the measured serving points.
 
 Free are, per engine: the time of kernels in captured graphs over that of kernels measured one by
-one (on accelerators with and without native fp4), the time of a layer that no kernel covers, host
-time per step and per running request, the share of communication that is hidden, how clustered the
-prompts of the benchmark are (and with data-parallel attention), and the front end's time. None is
-per model, per accelerator or per row. Runs that draft, or whose deployment is partly assumed, are
-not fitted on.
+one (on accelerators with and without native fp4), the time of a layer that no kernel covers (more
+with experts, and with data-parallel attention), host time per step and per running request, the
+share of communication that is hidden, how clustered the prompts of the benchmark are (and with
+data-parallel attention), and the front end's time. None is per model, per accelerator or per row.
+Runs that draft, or whose deployment is partly assumed, are not fitted on.
 
 A surrogate that is linear in these figures stands for the engine model while fitting.
 """
@@ -36,13 +36,13 @@ from costsim.validation.silicon import (
 )
 from costsim.validation.silicon_points import ServingPoint, distinct
 
-FIGURES = ("kernel_time_factor", "kernel_time_factor_fp4", "layer_gap_s", "host_step_s",
-           "host_request_s", "overlap_communication", "prompt_clustering",
-           "dp_prompt_clustering", "frontend_s")
-_START = np.array([0.9, 0.9, 1e-5, 5e-4, 1e-5, 0.3, 0.2, 0.2, 0.03])
-_LOW = np.array([0.5, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
-_HIGH = np.array([1.5, 1.5, 2e-4, 1e-2, 1e-3, 0.7, 1.0, 1.0, 1.0])
-_SCALE = np.array([0.1, 0.1, 1e-5, 1e-3, 1e-5, 0.3, 0.3, 0.3, 0.03])
+FIGURES = ("kernel_time_factor", "kernel_time_factor_fp4", "layer_gap_s", "expert_gap_s",
+           "exchange_gap_s", "host_step_s", "host_request_s", "overlap_communication",
+           "prompt_clustering", "dp_prompt_clustering", "frontend_s")
+_START = np.array([0.9, 0.9, 1e-5, 1e-5, 1e-5, 5e-4, 1e-5, 0.3, 0.2, 0.2, 0.03])
+_LOW = np.array([0.5, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+_HIGH = np.array([1.5, 1.5, 2e-4, 2e-4, 2e-4, 1e-2, 1e-3, 0.7, 1.0, 1.0, 1.0])
+_SCALE = np.array([0.1, 0.1, 1e-5, 1e-5, 1e-5, 1e-3, 1e-5, 0.3, 0.3, 0.3, 0.03])
 # TTFT of a benchmark depends on its arrivals more than on the engine: it weighs less.
 _TTFT_WEIGHT = 0.3
 # Fewer rows than this say nothing of how wide an interval must be.
@@ -56,8 +56,10 @@ class Parts:
     """What the surrogate needs of each row, computed with neutral figures.
 
     Args:
-        kernels_s, network_s: of a decode step, all kernels and the collectives among them.
-        layers, running: layers of the model, requests of the fullest attention group.
+        kernels_s, network_s, attention_s: of a decode step, all kernels, and the collectives and
+            attention among them.
+        layers, experts: layers, and those with experts.
+        running: requests of the fullest attention group.
         extra_s: what prompts add to all decode steps of a request; steps: how many those are.
         own_s, others_s: of TTFT: without the steps waited for; the others' prompts.
         looks: steps waited for before the prompt is seen.
@@ -67,7 +69,9 @@ class Parts:
 
     kernels_s: NDArray[np.float64]
     network_s: NDArray[np.float64]
+    attention_s: NDArray[np.float64]
     layers: NDArray[np.float64]
+    experts: NDArray[np.float64]
     running: NDArray[np.float64]
     extra_s: NDArray[np.float64]
     steps: NDArray[np.float64]
@@ -83,8 +87,9 @@ class Parts:
 def neutral(settings: EngineSettings) -> EngineSettings:
     """Return settings with all fitted figures at their neutral values."""
     return replace(settings, kernel_time_factor=1.0, kernel_time_factor_fp4=-1.0, layer_gap_s=0.0,
-                   host_step_s=0.0, host_request_s=0.0, overlap_communication=0.0,
-                   prompt_clustering=0.0, dp_prompt_clustering=-1.0, frontend_s=0.0)
+                   expert_gap_s=0.0, exchange_gap_s=0.0, host_step_s=0.0, host_request_s=0.0,
+                   overlap_communication=0.0, prompt_clustering=0.0, dp_prompt_clustering=-1.0,
+                   frontend_s=0.0)
 
 
 def fitted_on(
@@ -145,12 +150,15 @@ def _stacked(
     shape = (len(points),)
     network = sum((np.asarray(v, float) for n, v in decode.by_operator.items() if n in _NETWORK),
                   np.zeros(shape))
+    attention = decode.by_operator.get("attention (decode)", 0.0)
     layers = float(sum(each.count for each in deployment.model.layers))
+    experts = float(sum(each.count for each in deployment.model.layers
+                        if each.ffn and each.ffn.kind == "moe"))
     fp4 = float(load_hardware(points[0].hardware).supports("fp4"))
     tpot = [p.tpot_s for p in points]
     return np.stack([np.broadcast_to(np.asarray(v, float), shape) for v in (
-        decode.seconds, network, layers, running, extra, steps, own, others, looks, fp4, dp, tpot,
-        ttft)])
+        decode.seconds, network, attention, layers, experts, running, extra, steps, own, others,
+        looks, fp4, dp, tpot, ttft)])
 
 
 def surrogate(x: NDArray[np.float64], parts: Parts) -> tuple[Any, Any]:
@@ -159,14 +167,15 @@ def surrogate(x: NDArray[np.float64], parts: Parts) -> tuple[Any, Any]:
     Clustered prompts move the time that decodes lose to others' prompts into the wait for the first
     token; the sum over a request's life stays.
     """
-    plain, fp4, gap, host, per_request, overlap, together, together_dp, frontend = x
+    plain, fp4, gap, gap_moe, gap_dp, host, per_request, overlap, together, together_dp, front = x
     factor = np.where(parts.fp4 > 0, fp4, plain)
     hidden = np.minimum(overlap * parts.network_s, parts.kernels_s - parts.network_s)
-    step = factor * (parts.kernels_s - hidden) + gap * parts.layers + host
-    step = step + per_request * parts.running
+    step = factor * (parts.kernels_s - parts.attention_s - hidden) + parts.attention_s
+    step = step + gap * parts.layers + (gap_moe + gap_dp * parts.dp) * parts.experts
+    step = step + host + per_request * parts.running
     moved = np.where(parts.dp > 0, together_dp, together) * parts.others_s
     tpot = step + (parts.extra_s - moved) / parts.steps
-    ttft = parts.own_s + parts.looks * tpot + moved + frontend
+    ttft = parts.own_s + parts.looks * tpot + moved + front
     return np.maximum(tpot, 1e-6), np.maximum(ttft, 1e-6)
 
 
