@@ -47,6 +47,9 @@ WIDENING_OTHER_TYPE = 1.5
 # A relative shares the architecture but not the clocks, the memory and the power limit.
 WIDENING_BORROWED = 2.0
 # Which engine's kernels stand for all where none is named or where the named one has none.
+# Engines run other expert kernels behind an exchange of tokens (data-parallel attention): theirs
+# stand under the engine's name with this ending.
+EXCHANGED = "+exchange"
 ENGINE_ORDER = ("vllm", "sglang", "trtllm", "nccl")
 
 
@@ -100,6 +103,15 @@ class Calibration:
     def for_engine(self, engine: str) -> Calibration:
         """Return the calibration with one engine's kernels, where those were measured."""
         return self if engine == self.engine else replace(self, engine=engine)
+
+    def exchanged(self, kernel: str) -> Calibration | None:
+        """Return the calibration with the engine's expert kernels behind an exchange of tokens.
+
+        Args:
+            kernel: variant by data types. None is returned where it was not measured.
+        """
+        engine = self.engine + EXCHANGED
+        return self.for_engine(engine) if ("moe", kernel, engine) in self.surfaces else None
 
     def surface(self, operator: str, kernel: str = "") -> tuple[Surface, float]:
         """Return the surface nearest to a kernel, and the factor on its error.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from costsim.dtypes import bytes_per_element
+from costsim.kernels.operators import variant
 from costsim.models.architecture import FeedForward
 from costsim.ops.queue import Queue
 from costsim.ops.routing import expert_load
@@ -94,15 +96,29 @@ def add_moe(
         queue.add("router", latent, 2 * count, some)
     touched, max_load = expert_load(tokens, ffn.top_k, ffn.experts, ranks.ep, ranks.routing_kind,
                                     ranks.alpha, ranks.counts, ranks.replicas)
-    experts = machine("moe", tokens=tokens, hidden=size, width=ffn.width, top_k=ffn.top_k,
-                      experts=ffn.experts, moe_tp=ranks.stage / ranks.ep, ep=ranks.ep,
-                      gated=ffn.gated, dtype=types.weight, activation=types.activation,
-                      touched=touched, max_load=max_load)
-    queue.add("experts", experts, count, some)
+    shape = {"tokens": tokens, "hidden": size, "width": ffn.width, "top_k": ffn.top_k,
+             "experts": ffn.experts, "moe_tp": ranks.stage / ranks.ep, "ep": ranks.ep,
+             "gated": ffn.gated, "dtype": types.weight, "activation": types.activation,
+             "touched": touched, "max_load": max_load}
+    _add_experts(queue, machine, shape, np.asarray(ranks.dp) > 1, count)
     _add_exchange(queue, machine, ffn, size, tokens, ranks, types, count)
     if ffn.shared_width:
         add_dense(queue, machine, ffn.shared_width, ffn.gated, hidden, group_tokens,
                   ranks.tp * ranks.cp, shared_types, count, "shared expert")
+
+
+def _add_experts(
+    queue: Queue, machine: Machine, shape: Mapping[str, Any], parallel: Any, count: int
+) -> None:
+    """Add the experts: behind an exchange of tokens the engine's own kernels, if measured."""
+    some, spread = np.asarray(shape["tokens"]) > 0, parallel & (np.asarray(shape["ep"]) > 1)
+    beside = machine.calibration.exchanged(variant("moe", shape)) if np.any(spread) else None
+    if beside is None or not np.all(spread):
+        alone = some if beside is None else some & ~spread
+        queue.add("experts", machine("moe", **shape), count, alone)
+    if beside is not None:
+        own = replace(machine, calibration=beside)
+        queue.add("experts", own("moe", **shape), count, some & spread)
 
 
 def _add_exchange(

@@ -83,7 +83,8 @@ class Queue:
         for entry in self.entries:
             call = entry.call
             words = tuple((k, v) for k, v in call.shape.items() if isinstance(v, str | bool | None))
-            key = (call.operator, variant(call.operator, call.shape), call.launched, words)
+            key = (call.operator, variant(call.operator, call.shape), call.launched, words,
+                   call.machine.calibration.engine)
             kinds.setdefault(key, []).append(entry)
         return [some for alike in kinds.values() for some in _in_cache(alike)]
 

@@ -193,20 +193,32 @@ def test_nothing_to_do_takes_no_time(serve: Serve) -> None:
 
 @pytest.mark.theory
 def test_captured_decodes_and_gaps(serve: Serve) -> None:
-    """The factor is the decode graph's alone; gaps count per layer; both on top of one another."""
+    """The factor is the decode graph's alone, and not of attention; gaps count per layer."""
     plain = serve("deepseek-v3", tp=8, ep=8)
     changed = serve("deepseek-v3", tp=8, ep=8, settings=EngineSettings(
-        kernel_time_factor=0.5, kernel_time_factor_fp4=0.25, layer_gap_s=1e-5))
+        kernel_time_factor=0.5, kernel_time_factor_fp4=0.25, layer_gap_s=1e-5, expert_gap_s=2e-5))
+    gaps = 61e-5 + 58 * 2e-5
     decode = {"decode_requests": 8, "decode_context": 1000}
     prompt = {"prefill_requests": 1, "prefill_tokens": 1000}
-    one, other = (step_time(d, **decode).seconds for d in (plain, changed))
-    assert other == pytest.approx(0.5 * one + 61e-5, rel=1e-9)
+    for hardware, factor in (("h100_sxm", 0.5), ("b200_sxm", 0.25)):
+        one, other = (step_time(d.with_changes(hardware=load_hardware(hardware)), **decode)
+                      for d in (plain, changed))
+        attention = one.by_operator["attention (decode)"]
+        captured = factor * (one.seconds - attention) + attention
+        assert other.seconds == pytest.approx(captured + gaps, rel=1e-9)
+        assert sum(other.by_resource.values()) == pytest.approx(other.seconds, rel=1e-9)
     one, other = (step_time(d, **prompt).seconds for d in (plain, changed))
-    assert other == pytest.approx(one + 61e-5, rel=1e-9)
-    b200 = load_hardware("b200_sxm")
-    one, other = (step_time(d.with_changes(hardware=b200), **decode).seconds
-                  for d in (plain, changed))
-    assert other == pytest.approx(0.25 * one + 61e-5, rel=1e-9)
+    assert other == pytest.approx(one + gaps, rel=1e-9)
+
+
+@pytest.mark.theory
+def test_exchange_gap_is_that_of_data_parallel_attention(serve: Serve) -> None:
+    waits = EngineSettings(exchange_gap_s=1e-4)
+    for layout, layers in (({"tp": 8, "ep": 8}, 0), ({"dp": 8, "ep": 8}, 58)):
+        plain, other = (serve("deepseek-v3", settings=s, **layout) for s in (None, waits))
+        one, two = (step_time(d, decode_requests=64, decode_context=500).seconds
+                    for d in (plain, other))
+        assert two - one == pytest.approx(layers * 1e-4, abs=1e-12)
 
 
 @pytest.mark.theory

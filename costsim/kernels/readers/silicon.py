@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from costsim.errors import InputError
+from costsim.kernels.calibration import EXCHANGED
 from costsim.kernels.operators import RECURRENT_TOKENS
 from costsim.kernels.readers.routing import balanced_load, power_law_load
 from costsim.kernels.table import KernelTable, make_table, merge_duplicates
@@ -77,7 +78,8 @@ def _tables(folder: Path) -> Iterator[KernelTable]:
             continue
         columns = _columns(path)
         family, backend, version = path.parts[-4], path.parts[-3], path.parts[-2]
-        about = {"device": str(columns.get("device", [""])[0]), "software": backend,
+        exchanged = EXCHANGED if path.name.startswith("wideep_") else ""
+        about = {"device": str(columns.get("device", [""])[0]), "software": backend + exchanged,
                  "version": version, "source": (
                      f"aiconfigurator-core {folder.name}/{family}/{backend}/{version}")}
         for operator, shape, latency in reader(columns):
@@ -256,6 +258,7 @@ def _named(c: Columns, parts: tuple[str, ...]) -> Any:
 _READERS: dict[str, Callable[[Columns], Found]] = {
     "gemm": _gemm, "context_attention": _attention_prefill,
     "generation_attention": _attention_decode, "context_mla": _mla_prefill,
-    "generation_mla": _mla_decode, "moe": _moe, "custom_allreduce": _all_reduce, "nccl": _nccl,
+    "generation_mla": _mla_decode, "moe": _moe, "wideep_generation_moe": _moe,
+    "custom_allreduce": _all_reduce, "nccl": _nccl,
     "gdn": _gated_deltanet, "kda": _kimi_delta, "scale_matrix": _scale_matrix,
 }
