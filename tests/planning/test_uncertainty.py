@@ -268,19 +268,19 @@ def test_each_range_moves_its_own_demand_or_price_only(ranged: Plan) -> None:
 
 
 def test_response_agrees_with_planning_for_longer_prompts(planned: Plan) -> None:
-    """Capacity at 10 % longer prompts is that of a plan made for them, the engine's limit apart."""
+    """Capacity at 20 % longer prompts is that of a plan made for them, the engine's limit apart."""
     model = plan_model(planned)
     pool = int(np.flatnonzero(planned.solution.replicas.sum(axis=1))[0])
     response = next(iter(model.responses.values()))["prompt length"]
     demand = planned.problem.demands[0]
-    longer = plan("llama-3.1-8b", ["h100_sxm"], traffic=demand.rates, isl=1.1 * demand.isl,
+    longer = plan("llama-3.1-8b", ["h100_sxm"], traffic=demand.rates, isl=1.2 * demand.isl,
                   osl=demand.osl, prices=PRICES, target=demand.target, check=False,
                   compare=False, disaggregated=False)  # fmt: skip
     name = planned.problem.fleet.pools[pool].name
     same = next(p for p in longer.problem.everything.pools if p.name == name)
     ratio = same.capacity[0] / planned.problem.fleet.pools[pool].capacity[0]
-    # The response is interpolated between few batches; near a steep TTFT that costs a few percent.
-    assert float(np.exp(response.at(1.1))) == pytest.approx(ratio, rel=0.05)
+    # The planner's own batches are a few percent apart, and so are capacities.
+    assert float(np.exp(response.at(1.2))) == pytest.approx(ratio, rel=0.05)
 
 
 def test_chips_enough_is_the_distribution_of_the_peak(planned: Plan) -> None:
