@@ -60,7 +60,7 @@ def _data(e: Explanation, usd_per_hour: float) -> dict[str, Any]:
     return {
         "seconds_per_token": e.seconds_per_token, "predicted_s": e.predicted_s,
         "limit_s": e.limit_s, "distance": e.distance, "mfu": e.mfu, "mbu": e.mbu,
-        "parts_s": dict(e.parts), "elasticities": dict(e.elasticities),
+        "parts_s": dict(e.parts), "elasticities": {"hardware.price": 1.0, **e.elasticities},
         "log_error": e.log_error, "within_interval": e.within_interval,
         "usd_per_accelerator_hour": usd_per_hour,
     }
@@ -73,16 +73,20 @@ def _table(e: Explanation) -> Any:
     from costsim.units import format_quantity
 
     rows = [[name, format_quantity(value, "time"), f"{100 * value / e.seconds_per_token:.1f} %"]
-            for name, value in sorted(e.parts.items(), key=lambda kv: -abs(kv[1]))]
-    strongest = list(e.elasticities.items())[:8]
-    moves = [[name, f"{value:+.2f} %"] for name, value in strongest]
-    lines = [f"{format_quantity(e.seconds_per_token, 'time')} per output token of the replica; the "
-             f"machine's limit is {format_quantity(e.limit_s, 'time')}, {e.distance:.2f}x less. "
+            for name, value in sorted(e.parts.items(), key=lambda kv: -abs(kv[1])) if value]
+    moves = [["hardware.price", "+1.00 %"],
+             *([name, f"{value:+.2f} %"] for name, value in list(e.elasticities.items())[:12])]
+    d = e.point
+    what = "Measured" if e.within_interval is not None else "Predicted"
+    rate = format_quantity(1.0 / e.seconds_per_token, "count")
+    lines = [f"{what}: {rate} output tokens/s of the replica at {float(d.batch):g} requests of "
+             f"{float(d.isl):g} + {float(d.osl):g} tokens, "
+             f"{format_quantity(e.seconds_per_token, 'time')} each. The machine's limit is "
+             f"{format_quantity(e.limit_s, 'time')}, {e.distance:.2f} times faster. "
              f"MFU {100 * e.mfu:.1f} %, MBU {100 * e.mbu:.1f} %."]
     if e.within_interval is not None:
         verdict = "inside" if e.within_interval else "outside"
         lines.append(f"Predicted {format_quantity(e.predicted_s, 'time')}; the measurement lies "
                      f"{verdict} the prediction's 90 % interval.")
     return Group(*lines, plain_table("What it is made of", ("cause", "per token", "share"), rows),
-                 plain_table("1 % more of … changes time (and $) per token by",
-                             ("field", "change"), moves))
+                 plain_table("1 % more of … changes $ per query by", ("field", "change"), moves))

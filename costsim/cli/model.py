@@ -26,7 +26,7 @@ def list_all(as_json: bool, output: Path | None) -> None:
     """
     from costsim.models.describe import describe
     from costsim.models.loader import list_models, load_model
-    from costsim.reports.tables import model_table
+    from costsim.reports.tables_model import model_table
 
     found = [describe(load_model(name)) for name in list_models()]
     emit(found, lambda: model_table(found), as_json, output, "models")
@@ -44,7 +44,7 @@ def show(name: str, as_json: bool, output: Path | None) -> None:
     """
     from costsim.models.describe import describe
     from costsim.models.loader import load_model
-    from costsim.reports.tables import model_sheet
+    from costsim.reports.tables_model import model_sheet
 
     data = describe(load_model(name))
     emit(data, lambda: model_sheet(data), as_json, output, "model")

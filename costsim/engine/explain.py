@@ -35,10 +35,11 @@ class Explanation:
         mfu, mbu: of the result that is explained.
         parts: seconds per token by cause; they add up to ``seconds_per_token``:
             ``machine limit``, ``kernel efficiency``, ``communication``, ``host``, ``imbalance``
-            (experts' slowest rank) and ``unexplained`` (measured minus predicted; idle time,
-            queues outside the engine, or an error of the model).
-        elasticities: change of predicted seconds per token in per cent for one per cent of a
-            hardware or model field, the strongest first.
+            (experts' slowest rank), ``idle`` (fewer requests than pipeline stages, or requests
+            that are still in front of the engine) and ``unexplained`` (measured minus predicted).
+        elasticities: change of predicted accelerator seconds per query in per cent for one per
+            cent of a field of hardware, model, engine or load, the strongest first; at a fixed
+            price per hour that is the change of $ per query.
         log_error: of the predicted figure.
         within_interval: whether a measured figure lies in the prediction's 90 % interval.
     """
@@ -104,13 +105,17 @@ def _parts(deployment: Deployment, point: OperatingPoint, total: float) -> dict[
     steps = float(decode_steps(deployment.settings, point.osl))
     # One request keeps a pipeline's engine busy for its share of the decode steps and its prompt.
     request_s = total * float(point.osl) * stages
-    decode_s = min(steps * float(point.decode.seconds) / busy, request_s)
+    waiting_s = min(deployment.settings.frontend_s / micro, request_s)
+    used_s = (request_s - waiting_s) * min(float(point.batch) / stages, 1.0)
+    decode_s = min(steps * float(point.decode.seconds) / busy, used_s)
     decode = _shares(deployment, point.decode, decode_requests=micro, decode_context=context)
-    chunk = min(float(point.isl), float(deployment.settings.max_num_batched_tokens))
+    new = float(point.isl) * (1.0 - deployment.settings.prefix_hit_share)
+    chunk = min(new, float(deployment.settings.max_num_batched_tokens))
     prompt = _shares(deployment, point.prefill, prefill_requests=1, prefill_tokens=chunk)
     per_token = 1.0 / (float(point.osl) * stages)
-    return {name: (decode[name] * decode_s + prompt[name] * (request_s - decode_s)) * per_token
-            for name in decode}
+    parts = {name: (decode[name] * decode_s + prompt[name] * (used_s - decode_s)) * per_token
+             for name in decode}
+    return {**parts, "idle": (request_s - used_s) * per_token}
 
 
 def _shares(deployment: Deployment, step: StepTime, **shape: float) -> dict[str, float]:
@@ -187,10 +192,10 @@ SETTINGS_FIELDS = ("host_step_s", "host_request_s")
 def elasticities(
     deployment: Deployment, batch: float, isl: float, osl: float
 ) -> dict[str, float]:
-    """Return d ln(seconds per output token) / d ln(field) for hardware, model, load, engine.
+    """Return d ln(accelerator seconds per query) / d ln(field) for hardware, model, load, engine.
 
-    At a fixed price per hour these are the elasticities of the cost per token too. Central
-    differences of 5 %; fields without influence are left out.
+    At a fixed price per hour these are the elasticities of $ per query too. Central differences
+    of 5 %; fields without influence are left out.
 
     Args:
         deployment: with plain numbers.
@@ -205,11 +210,11 @@ def elasticities(
         if _unchanged(deployment.model, vary):
             continue
         pair = [operating_point(deployment.with_changes(model=vary(deployment.model, f)), batch,
-                                isl, osl).output_tokens_per_s for f in factors]
+                                isl, osl).requests_per_s for f in factors]
         found[name] = _log_ratio(pair[0], pair[1])
     for name in SETTINGS_FIELDS:
         pair = [operating_point(_with_setting(deployment, name, f), batch, isl, osl)
-                .output_tokens_per_s for f in factors]
+                .requests_per_s for f in factors]
         found[f"engine.{name}"] = _log_ratio(pair[0], pair[1])
     found["load.batch"] = _slope(operating_point(deployment, batch * factors, isl, osl))
     found["load.isl"] = _slope(operating_point(deployment, batch, isl * factors, osl))
@@ -229,7 +234,7 @@ def _with_setting(deployment: Deployment, name: str, factor: float) -> Deploymen
 
 
 def _slope(point: OperatingPoint) -> float:
-    rates = np.broadcast_to(point.output_tokens_per_s, (2,))
+    rates = np.broadcast_to(point.requests_per_s, (2,))
     return _log_ratio(rates[0], rates[1])
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.table import Table
 
 from costsim.quantity import Quantity
@@ -51,37 +51,3 @@ def mark(name: str, provenance: str) -> str:
     """Return a name marked where what it stands for is rumoured or hypothetical."""
     marks = {"rumoured": "rumoured", "hypothetical": "hypothetical", "unverified": "unverified"}
     return f"{name} ({marks[provenance]})" if provenance in marks else name
-
-
-def model_table(found: Sequence[Mapping[str, Any]]) -> Table:
-    """Return models with their sizes."""
-    rows = [[d["name"], mark(str(d["title"]), str(d["provenance"])),
-             format_quantity(d["total_parameters"], "count"),
-             format_quantity(d["active_parameters"], "count"),
-             format_quantity(d["kv_bytes_per_token"], "bytes"), d.get("max_context") or "–"]
-            for d in found]
-    columns = ("name", "title", "total", "active", "KV per token", "context")
-    return plain_table("Models", columns, rows, left=2)
-
-
-def model_sheet(d: Mapping[str, Any]) -> Group:
-    """Return one model: layers by kind, parts, cache and arithmetic by context."""
-    layers = [[str(x.get("count")), str(x.get("mixer")), str(x.get("ffn")),
-               format_quantity(float(x.get("parameters", 0)), "count")]
-              for x in d.get("layers", [])]
-    parts = [[k, format_quantity(float(v), "count")]
-             for k, v in dict(d.get("parameters", {})).items() if isinstance(v, int | float) and v]
-    flop = [[f"{int(c):,}", format_quantity(float(v), "flop")]
-            for c, v in dict(d.get("flop_per_token", {})).items()]
-    group: list[Any] = [
-        model_table([d]),
-        plain_table("Layers", ("count", "mixer", "feed-forward", "weights each"), layers, left=3),
-    ]
-    if parts:
-        group.append(plain_table("Weights by part", ("part", "parameters"), parts))
-    if flop:
-        group.append(plain_table("FLOP per token by context", ("context", "FLOP"), flop, left=0))
-    for line in d.get("ignored", ()):
-        group.append(f"left out of the description: {line}")
-    group.append(f"source: {d.get('source') or '–'}")
-    return Group(*group)

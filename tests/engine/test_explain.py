@@ -8,6 +8,7 @@ import pytest
 
 from costsim.engine.deployment import Deployment
 from costsim.engine.explain import explain
+from costsim.engine.settings import EngineSettings
 from costsim.errors import InputError
 
 Serve = Callable[..., Deployment]
@@ -31,7 +32,8 @@ def test_parts_add_up_and_are_not_negative(
 def test_small_batch_follows_the_memory_and_long_prompts_the_peak(serve: Serve) -> None:
     decode = explain(serve("llama-3.1-70b", tp=4), 1, 100, 500).elasticities
     assert decode["hardware.memory_bandwidth"] < -0.7
-    assert next(iter(decode)) in ("hardware.memory_bandwidth", "load.batch", "model.layers")
+    assert next(iter(decode)) in ("hardware.memory_bandwidth", "load.osl", "model.layers")
+    assert decode["load.osl"] == pytest.approx(1.0, abs=0.05)
     prompt = explain(serve("llama-3.1-70b", tp=4), 64, 16_000, 8).elasticities
     assert prompt["hardware.peak_flop_per_s"] < -0.6
     assert prompt["load.isl"] > 0.8
@@ -44,6 +46,18 @@ def test_elasticities_to_all_rates_together_are_one(serve: Serve) -> None:
     rates = sum(found.elasticities.get(f"hardware.{name}", 0.0) for name in (
         "peak_flop_per_s", "memory_bandwidth", "scale_up.bandwidth", "scale_out.bandwidth"))
     assert -1.0 <= rates < -0.85
+
+
+@pytest.mark.theory
+def test_stages_without_a_request_are_idle(serve: Serve) -> None:
+    """One request in a pipeline of four: each stage works a quarter of the time."""
+    alone = explain(serve("llama-3.1-70b", tp=2, pp=4), 1, 1000, 300)
+    assert alone.parts["idle"] == pytest.approx(0.75 * alone.predicted_s, rel=1e-6)
+    full = explain(serve("llama-3.1-70b", tp=2, pp=4), 64, 1000, 300)
+    assert full.parts["idle"] == 0.0
+    slow = EngineSettings(frontend_s=0.5)
+    waiting = explain(serve("llama-3.1-8b", settings=slow), 1, 1000, 100)
+    assert waiting.parts["idle"] == pytest.approx(0.5 / 100, rel=1e-6)
 
 
 def test_sparse_models_have_expert_fields(serve: Serve) -> None:
