@@ -186,7 +186,7 @@ MODEL_FIELDS: dict[str, Callable[[Model, float], Model]] = {
     "model.kv_lora_rank": _each_layer(_mixer_field("kv_lora_rank")),
     "model.vocab_size": lambda m, f: replace(m, vocab_size=m.vocab_size * f),  # type: ignore[arg-type]
 }
-SETTINGS_FIELDS = ("host_step_s", "host_request_s")
+SETTINGS_FIELDS = ("host_step_s", "host_request_s", "layer_gap_s")
 
 
 def elasticities(

@@ -265,9 +265,9 @@ def test_a_folder_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -
     assert done.stderr.startswith("costsim: ") and done.stderr.count("\n") == 1
 
 
-def test_model_show_gives_parts_cache_and_arithmetic_by_context() -> None:
-    result = CliRunner().invoke(cli, ["model", "show", "kimi-k3"])
-    assert result.exit_code == 0, result.output
+def test_model_show_gives_parts_cache_and_arithmetic_by_context(run: Run) -> None:
+    result = run("model", "show", "kimi-k3")
+    assert result.returncode == 0, result.stderr
     for words in ("kda, 96 heads", "mxfp4", "1.45 TB", "By context", "131,072", "402 GFLOP",
                   "recurrent state of a request", "image encoder: 27 layers", "left out"):
-        assert words in result.output, words
+        assert words in result.stdout, words
