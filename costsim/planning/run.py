@@ -52,7 +52,7 @@ def run_scenario(scenario: Scenario, progress: Progress | None = None) -> Scenar
     result.points = sum(c.choice.considered for c in result.cells if c.choice)
     result.points += sum(p.choice.considered for p in result.sweep if p.choice)
     result.points += sum(s.points for s in result.studies)
-    result.findings = [line for s in result.studies for line in s.findings] + findings(result)
+    result.findings = findings(result)
     result.warnings = warnings(result)
     say(total, total, "done")
     return result

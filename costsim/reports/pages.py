@@ -53,8 +53,7 @@ def _general(result: ScenarioResult, drawn: Path, folder: Path) -> list[str]:
     scenario = result.scenario
     lines = ["### Cost per query", ""]
     lines += _image(drawn, "cost_against_load", folder, scenario.name, "cost against load")
-    own = {line for study in result.studies for line in study.findings}
-    lines += [f"- {line}" for line in result.findings if line not in own]
+    lines += [f"- {line}" for line in result.findings]
     if result.warnings:
         told = [_AGE.sub("", line) for line in result.warnings]
         lines += ["", "## Before you believe it", "", *[f"- {line}" for line in told]]
@@ -111,5 +110,6 @@ def write_index(results: Sequence[ScenarioResult], folder: Path) -> Path:
     for result in results:
         scenario = result.scenario
         lines += [f"- [{scenario.title}]({scenario.name}.md). {scenario.question}"]
-        lines += [f"  *{line}*" for line in result.findings[:1]]
+        said = [line for study in result.studies for line in study.findings]
+        lines += [f"  *{line}*" for line in [*said, *result.findings][:1]]
     return write_atomically(folder / "README.md", "\n".join(lines) + "\n")

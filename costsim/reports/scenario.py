@@ -14,6 +14,7 @@ from costsim import __version__
 from costsim.files import write_atomically
 from costsim.quantity import Quantity
 from costsim.reports import html
+from costsim.reports.studies import other_pictures, study_sections, study_tables
 from costsim.reports.tables import mark, plain_table
 from costsim.reports.tables_estimate import ESTIMATE_COLUMNS, EstimateTable, estimate_row
 from costsim.units import format_quantity
@@ -54,7 +55,7 @@ def scenario_tables(result: ScenarioResult) -> Group:
         title = f"{w.title}: {w.isl:g} tokens in, {w.osl:g} out, {w.target} · value " \
                 "\\[90 % interval], prices at full load"
         parts.append(EstimateTable(title, rows_of(result, w.key)))
-    parts += [plain_table(s.title, s.columns, s.rows) for s in result.studies]
+    parts += study_tables(result)
     parts.append(plain_table("Models", ("model", "total", "active", "weights", "caveat"),
                              model_rows(result), left=1))
     parts += ["", "Findings", *[f" • {line}" for line in result.findings]]
@@ -153,12 +154,12 @@ def write_report(result: ScenarioResult, folder: Path, figures: Sequence[Path]) 
     scenario = result.scenario
     sections = [("What it says", html.items(result.findings)),
                 ("Before you believe it", html.items(result.warnings, "warn"))]
-    pictures = [html.embed(p, p.stem.replace("_", " ")) for p in figures if p.suffix == ".png"]
+    sections += study_sections(result, figures)
+    pictures = [html.embed(p, p.stem.replace("_", " ")) for p in other_pictures(figures)]
     sections.append(("Figures", "".join(pictures)))
     for w in scenario.workloads:
         title = f"{w.title}: {w.isl:g} tokens in, {w.osl:g} out, {w.target}"
         sections.append((title, html.table(ESTIMATE_COLUMNS, rows_of(result, w.key), left=3)))
-    sections += [(s.title, html.table(s.columns, s.rows)) for s in result.studies]
     sections.append(("Models", html.table(("model", "total", "active", "weights", "caveat"),
                                           model_rows(result))))
     sections.append(("Where it comes from", html.items(_sources(result))))

@@ -38,15 +38,38 @@ def run(result: ScenarioResult, row: Any) -> StudyResult:
             continue
         ratio = _cost(cell) / _cost(base)
         rows.append([cell.name, "at full load, even routing", f"{ratio:.2f}"])
+        at = len(lines)
         lines.append(f"At full load {cell.name} costs {ratio:.2f}x what {base.name} costs a query "
                      f"on {row.hardware}.")
         lines += _skewed(cell, row, rows, ratio)
         lines += _small(base, cell, row, rows, series)
         lines += _spread(result, cell, row, rows, workload, _cost(base))
+        lines.insert(at, _verdict(cell.name, base.name, rows))
     chart = Chart("line", "requests in flight per replica of the base model's accelerators",
                   f"cost over {base.name}", series, log_x=True, level=(1.0, "as the base model"))
     return StudyResult(row.title, ("model", "what", f"cost over {base.name}"), rows, lines,
                        chart if series else None, row.source)
+
+
+_CONDITIONS = (("load of experts", "skew of routing"), ("requests in flight", "batch"),
+               ("EP", "width of expert parallelism"))
+
+
+def _verdict(name: str, base: str, rows: list[list[str]]) -> str:
+    """Return under what a model costs less than the base, from its rows."""
+    parts = []
+    for mark, label in _CONDITIONS:
+        found = [(what, float(ratio)) for who, what, ratio in rows
+                 if who == name and mark in what and ratio.replace(".", "").isdigit()]
+        lost = [what for what, ratio in found if ratio >= 1.0]
+        if not found:
+            continue
+        if len(lost) in (0, len(found)):
+            parts.append(f"{'dearer' if lost else 'cheaper'} at every {label} tried")
+        else:
+            kept = [what for what, ratio in found if ratio < 1.0]
+            parts.append(f"cheaper with {kept[-1]}, not with {lost[0]}")
+    return f"{name} against {base}: {'; '.join(parts) or 'nothing was varied'}."
 
 
 def _cost(cell: Cell) -> float:

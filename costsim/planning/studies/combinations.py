@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +13,15 @@ from costsim.planning.studies.lookup import hardware_entry, marked, model_entry,
 from costsim.planning.studies.result import Chart, Series, StudyResult
 from costsim.units import format_quantity
 
+Key = tuple[str, str, float]
+
 
 def run(result: ScenarioResult, row: Any) -> StudyResult:
     """Return every model × accelerator × TPOT target against the one before the price fell."""
     workload = workload_entry(result, row.workload)
     base_model, base_hardware = model_entry(result, row.model), hardware_entry(result, row.hardware)
     fell = price_ratio(result, row.before, row.after, workload)
-    cells: dict[tuple[str, str, float], Cell] = {}
+    cells: dict[Key, Cell] = {}
     for model in result.scenario.models:
         for hardware in result.scenario.hardware:
             for tpot in row.tpot:
@@ -67,25 +70,19 @@ def _row(cell: Cell, tpot: float, before: float, fell: float) -> list[str]:
 
 
 def _findings(
-    result: ScenarioResult, row: Any, served: dict[tuple[str, str, float], Cell], before: float,
+    result: ScenarioResult, row: Any, served: dict[Key, Cell], before: float,
     fell: float,
 ) -> list[str]:
     enough = [k for k in served if before / usd(served[k]) >= fell]
-    first = row.tpot[0]
     lines = [f"The public price of such a query fell {fell:.1f}x; {len(enough)} of "
              f"{len(served)} combinations cut the cost at full load at least as much."]
-    for what, fixed in (
-        ("the model or its precision", lambda k: k[1] == row.hardware and k[2] == first),
-        ("the hardware", lambda k: k[0] == row.model and k[2] == first),
-        ("a looser latency target, and with it a larger batch",
-         lambda k: k[:2] == (row.model, row.hardware)),
-    ):
-        own = [k for k in served if fixed(k) and k != (row.model, row.hardware, first)]
+    for what, fixed in _levers(result, row):
+        own = [k for k in served if fixed(k) and k != (row.model, row.hardware, row.tpot[0])]
         if own:
             best = min(own, key=lambda k: usd(served[k]))
             factor = before / usd(served[best])
-            lines.append(f"Alone, {what} cuts at most {factor:.1f}x ({_said(result, best)}): "
-                         f"{'enough' if factor >= fell else 'not enough'}.")
+            verdict = "enough" if factor >= fell else "not enough"
+            lines.append(f"{what} cuts at most {factor:.1f}x ({_said(result, best)}): {verdict}.")
     if enough:
         easiest = max(enough, key=lambda k: (_same(k, row), usd(served[k])))
         factor = before / usd(served[easiest])
@@ -93,10 +90,27 @@ def _findings(
     return lines
 
 
-def _same(key: tuple[str, str, float], row: Any) -> int:
+def _levers(result: ScenarioResult, row: Any) -> list[tuple[str, Callable[[Key], bool]]]:
+    """Return each lever with the combinations that pull no other."""
+    base = model_entry(result, row.model)
+    plain = {m.key for m in result.scenario.models if m.precision == base.precision}
+    same = {m.key for m in result.scenario.models if m.model.name == base.model.name}
+    here = (row.hardware, row.tpot[0])
+    return [
+        ("Quantisation", lambda k: k[0] in same and k[1:] == here),
+        ("Another sparsity in the same bits", lambda k: k[0] in plain and k[1:] == here),
+        ("Sparsity together with quantisation",
+         lambda k: k[0] not in plain | same and k[1:] == here),
+        ("The hardware", lambda k: k[0] == row.model and k[2] == row.tpot[0]),
+        ("A looser latency target, and with it a larger batch,",
+         lambda k: k[:2] == (row.model, row.hardware)),
+    ]
+
+
+def _same(key: Key, row: Any) -> int:
     return (key[0] == row.model) + (key[1] == row.hardware) + (key[2] == row.tpot[0])
 
 
-def _said(result: ScenarioResult, key: tuple[str, str, float]) -> str:
+def _said(result: ScenarioResult, key: Key) -> str:
     return (f"{model_entry(result, key[0]).title} on {key[1]} at TPOT ≤ "
             f"{format_quantity(key[2], 'time')}")
