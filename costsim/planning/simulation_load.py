@@ -32,9 +32,15 @@ class Load:
 
 
 def offered_rate(traffic: Traffic) -> float:
-    """Return the mean arrival rate of open traffic; 0 for a closed loop or a single request."""
+    """Return the mean arrival rate of open traffic, all turns of its sessions counted.
+
+    It is 0 for a closed loop, a single request, and sessions without a number of turns.
+    """
     span = float(traffic.arrival[-1] - traffic.arrival[0]) if len(traffic) > 1 else 0.0
-    return (len(traffic) - 1) / span if span > 0 else 0.0
+    rules = next(iter(traffic.rules.values()), None)
+    if span <= 0 or (rules is not None and not rules.turns):
+        return 0.0
+    return (len(traffic) - 1) / span * (rules.turns if rules is not None else 1)
 
 
 def capacity(parts: list[Part], traffic: Traffic) -> float:

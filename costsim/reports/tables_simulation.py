@@ -70,7 +70,7 @@ def _class_table(figures: Mapping[str, Any]) -> Any:
         [name, f"{row['requests']:,.0f}", f"{row['finished']:,.0f}",
          f"{100 * row['attainment']:.1f} %", f"{row['goodput_per_s']:.3g}",
          _time(row["ttft_s"]["p99"]), _time(row["tpot_s"]["p99"]),
-         format_quantity(row["usd_per_query"], "money")]
+         _money(row["usd_per_query"])]
         for name, row in figures["classes"].items()
     ]  # fmt: skip
     return plain_table("Classes", ("", "requests", "finished", "met", "goodput/s", "TTFT p99",
@@ -82,7 +82,7 @@ def _pool_table(found: Simulated, figures: Mapping[str, Any]) -> Any:
         [name, f"{found.loads[name].offered:.3g} of {found.loads[name].capacity:.3g}",
          f"{row['requests_per_s']:.3g}", f"{100 * row['utilisation']:.0f} %",
          _time(row["ttft_s"]["p99"]), _time(row["tpot_s"]["p99"]),
-         format_quantity(row["usd_per_query"], "money"), f"${row['usd_per_million_tokens']:.3g}"]
+         _money(row["usd_per_query"]), f"${row['usd_per_million_tokens']:.3g}"]
         for name, row in figures["pools"].items()
     ]  # fmt: skip
     return plain_table("Pools", ("", "offered/s", "served/s", "busy", "TTFT p99", "TPOT p99",
@@ -106,8 +106,8 @@ def _lines(found: Simulated, figures: Mapping[str, Any]) -> list[str]:
         f"tokens/s; utilisation {100 * figures['utilisation']:.0f} %, mean batch "
         f"{figures['mean_batch']:.1f}, KV cache {100 * figures['kv_occupancy']:.0f} % full"
         + _prefix(figures),
-        f"${figures['usd']:,.2f} in all, {format_quantity(figures['usd_per_query'], 'money')} a "
-        f"query, ${figures['usd_per_million_tokens']:.3g} per 1M tokens at {price}; "
+        f"{_money(figures['usd'])} in all, {_money(figures['usd_per_query'])} a query, "
+        f"${figures['usd_per_million_tokens']:.3g} per 1M tokens at {price}; "
         f"{format_quantity(figures['energy_j'], 'energy')}",
     ]
     if figures["unserved"]:
@@ -115,6 +115,10 @@ def _lines(found: Simulated, figures: Mapping[str, Any]) -> list[str]:
     if not figures["complete"]:
         lines.append("stopped by the time limit: the figures are of an unfinished run")
     return lines
+
+
+def _money(usd: float) -> str:
+    return format_quantity(float(usd), "money")
 
 
 def _prefix(figures: Mapping[str, Any]) -> str:

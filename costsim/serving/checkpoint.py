@@ -33,6 +33,8 @@ class Checkpoint:
 
     def __init__(self, path: Path | str, key: str, every_s: float = 10.0) -> None:
         self.path, self.key, self.every_s = Path(path), key, every_s
+        if self.path.is_dir():
+            raise InputError(f"{self.path}: a checkpoint is a file, and this is a folder")
         self.last = time.monotonic()
 
     def __call__(self, fleet: Fleet, controllers: list[Any]) -> None:

@@ -174,7 +174,8 @@ def _check_pools(specs: list[ReplicaSpec], traffic: Traffic) -> None:
 
 
 def _check_hashes(spec: ReplicaSpec, traffic: Traffic) -> None:
-    if spec.scheduler.prefix_cache and traffic.hash_tokens % spec.scheduler.block_tokens:
+    cached = spec.scheduler.prefix_cache and traffic.block_hashes is not None
+    if cached and traffic.hash_tokens % spec.scheduler.block_tokens:
         raise InputError(
             f"pool '{spec.pool}': block_tokens = {spec.scheduler.block_tokens} must divide the "
             f"{traffic.hash_tokens} tokens of a hash block"

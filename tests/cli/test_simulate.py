@@ -165,6 +165,8 @@ def test_every_setting_can_be_set_and_a_wrong_one_is_named(run: Run, tmp_path: P
     ("--turns", "3", "--think", "1s", "--prefix-cache"), ("--timeout", "30ms"),
     ("--arrivals", "gamma", "--cv", "3"), ("--duration", "10s"), ("--steps",),
     ("--set", "replicas.0.scheduler.order=priority"), ("--ttft", "100ms"),
+    ("--set", "replicas.0.scheduler.block_tokens=100"), ("--dp", "2"),
+    ("--set", "replicas.0.model=gemma-3-4b", "--set", "pools.default.traffic.images=2"),
 ])  # fmt: skip
 def test_options(run: Run, args: tuple[str, ...]) -> None:
     done = run(*SMALL, *args, "--json")
@@ -176,7 +178,9 @@ def test_options(run: Run, args: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(("args", "message"), [
     (("--prefill", "1"), "go together"), (("--autoscale", "three"), "LEAST:MOST"),
-    (("--rate", "5000"), "unstable load"), (("--isl", "200k"), "longer than the context"),
+    (("--rate", "5000"), "unstable load"), (("--turns", "100", "--rate", "20"), "unstable"),
+    (("--set", "pools.default.traffic.images=1"), "takes no image input"),
+    (("--checkpoint", "."), "this is a folder"), (("--isl", "200k"), "longer than the context"),
     (("--policy", "vlm"), "did you mean 'vllm'"), (("--replications", "0"), "positive"),
     (("--replicas", "0"), "positive"), (("--warmup", "2h"), "none would be left"),
 ])  # fmt: skip
