@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +19,7 @@ from costsim.hardware.accelerator import Hardware
 from costsim.kernels.calibration import Calibration
 from costsim.kernels.fit import fit
 from costsim.kernels.local_profile import local_hardware, save_local
-from costsim.kernels.measure.cases import FULL, QUICK, Grid, all_cases
+from costsim.kernels.measure.cases import FULL, QUICK, Case, Grid, all_cases
 from costsim.kernels.measure.journal import Journal
 from costsim.kernels.measure.machine import this_machine
 from costsim.kernels.measure.noise import NoiseReport
@@ -31,6 +33,8 @@ from costsim.kernels.table import KernelTable, write_csv
 Progress = Callable[[int, int, str], None]
 # Sampling time of one case, and the time after which no further case starts.
 QUICK_BUDGET_S, FULL_BUDGET_S = (0.08, 42.0), (0.4, 1800.0)
+# On a GPU, with launches, sparsity and whole decode steps still to come: under 8 minutes in all.
+GPU_QUICK_BUDGET_S, GPU_BUDGET_S = (0.02, 25.0), (0.05, 300.0)
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class CalibrationResult:
         files: written.
         seconds: measuring took.
         missing: cases that the time budget left out.
+        refused: cases that the device has no kernel or no memory for, and why.
     """
 
     calibration: Calibration
@@ -58,6 +63,7 @@ class CalibrationResult:
     files: list[Path] = field(default_factory=list)
     seconds: float = 0.0
     missing: int = 0
+    refused: list[dict[str, str]] = field(default_factory=list)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row a kernel: rows, held-out median, p90 and bias, efficiencies."""
@@ -71,7 +77,7 @@ class CalibrationResult:
             "peak_flop_per_s": rates, "seconds": self.seconds, "missing_cases": self.missing,
             "memory_bandwidth_bytes_per_s": float(self.hardware.memory_bandwidth_bytes_per_s),
             "fit": self.rows(), "noise": self.noise.as_dict() if self.noise else None,
-            "machine": self.machine, "extras": self.extras,
+            "machine": self.machine, "extras": self.extras, "refused": self.refused,
             "files": [str(f) for f in self.files]}
 
 
@@ -124,21 +130,34 @@ def calibrate(
         return _from_source(Path(source), hardware, name, output, model, tp)
     machine = replace(this_machine(), threads=threads or threads_for_now())
     runner = make_backend(backend, machine)
-    per_case, total = QUICK_BUDGET_S if quick else FULL_BUDGET_S
-    cases = all_cases(grid or (QUICK if quick else FULL), runner.dtypes)
+    cases, per_case, total = _planned(runner, quick, grid)
     about = {"machine": machine.as_dict(), "backend": runner.name, "device": runner.device}
     journal = Journal.open(_journal(name, runner, quick) if resume else None, about)
     found = measure(runner, cases, machine, journal, per_case,
                     total if budget_s is None else budget_s, progress, machine.threads)
+    missing = sum(case.key not in journal.done for case in cases)
     rows: list[dict[str, Any]] = []
     if extras:
-        from costsim.kernels.measure.extras import measure_extras
+        from costsim.kernels.measure.extras import extra_parts, measure_extras
 
-        rows = measure_extras(runner, machine, quick, progress)
-    result = _fitted(found, runner, name, machine, rows, len(cases) - len(journal.done))
+        rows = measure_extras(extra_parts(runner, machine, quick, found.refused), journal, progress)
+    result = _fitted(found, runner, name, machine, rows, missing)
     result = _saved(result, output)
     journal.remove()
     return result
+
+
+def _planned(
+    backend: Backend, quick: bool, grid: Grid | None
+) -> tuple[list[Case], float, float]:
+    """Return the cases, the sampling time of each, and the time after which no more starts."""
+    if backend.device == "cuda":
+        from costsim.kernels.gpu_harness import grid as gpu
+
+        cases = gpu.cases(grid or (gpu.QUICK if quick else gpu.FULL), backend.dtypes)
+        return cases, *(GPU_QUICK_BUDGET_S if quick else GPU_BUDGET_S)
+    cases = all_cases(grid or (QUICK if quick else FULL), backend.dtypes)
+    return cases, *(QUICK_BUDGET_S if quick else FULL_BUDGET_S)
 
 
 def _check_name(name: str) -> None:
@@ -167,7 +186,7 @@ def _fitted(
     calibration = fit(usable, hardware, name=name, engine="", about=about)
     return CalibrationResult(
         calibration, hardware, found.tables, found.noise, machine.as_dict(), extras,
-        seconds=found.seconds, missing=missing)
+        seconds=found.seconds, missing=missing, refused=found.refused)
 
 
 def _saved(result: CalibrationResult, output: str | Path | None) -> CalibrationResult:
@@ -177,8 +196,21 @@ def _saved(result: CalibrationResult, output: str | Path | None) -> CalibrationR
     if output is not None:
         folder = Path(output)
         files += [write_csv(folder / "kernels.csv", result.tables),
+                  *_written_extras(result.extras, folder / "extras.csv"),
                   *save_local(result.hardware, result.calibration, folder)]
     return replace(result, files=files)
+
+
+def _written_extras(rows: list[dict[str, Any]], path: Path) -> list[Path]:
+    """Write the extra measurements as a CSV; columns that a row does not have stay blank."""
+    if not rows:
+        return []
+    text = io.StringIO()
+    names = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(text, list(names), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return [write_atomically(path, text.getvalue())]
 
 
 def _from_source(

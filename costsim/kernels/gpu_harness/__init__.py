@@ -1,4 +1,4 @@
-"""Measures one GPU: kernels, launches, sparsity and whole decode steps, in one call.
+"""Measures one GPU: kernels in captured graphs, launches, sparsity and whole decode steps.
 
-Run with ``python -m costsim.kernels.gpu_harness --output DIR`` (extra ``measure``).
+``costsim calibrate --backend cuda --output DIR`` runs all of it in one call (extra ``measure``).
 """

@@ -26,6 +26,8 @@ class GpuBackend(TorchBackend):
         device: ``"cuda"`` or ``"cpu"``.
     """
 
+    refusals = REFUSALS
+
     def __init__(self, device: str = "cuda", seed: int = 0) -> None:
         super().__init__(device, 1e6, ("bf16",), seed)
         self.rotation = 1
@@ -68,7 +70,8 @@ class GpuBackend(TorchBackend):
     def prepare(self, operator: str, shape: Mapping[str, Any]) -> Prepared:
         """Return a kernel ready to be called, and shape columns that only the data decide."""
         self.rotation = 1
-        make = KERNELS.get((operator, str(shape.get("how", "")))) or KERNELS.get((operator, ""))
+        how = str(shape.get("how", "fp8" if shape.get("dtype") == "fp8" else ""))
+        make = KERNELS.get((operator, how)) or KERNELS.get((operator, ""))
         if make is None:
             return super().prepare(operator, shape)
         call, more = make(self, shape)
@@ -192,7 +195,7 @@ def _copy(b: GpuBackend, s: Mapping[str, Any]) -> Prepared:
 
 
 KERNELS: dict[tuple[str, str], Callable[[GpuBackend, Mapping[str, Any]], Prepared]] = {
-    ("gemm", "scaled_mm"): _fp8_gemm, ("attention_prefill", ""): _prefill,
+    ("gemm", "fp8"): _fp8_gemm, ("attention_prefill", ""): _prefill,
     ("attention_decode", ""): _decode, ("moe", ""): _experts,
-    ("elementwise", "rms_norm"): _rms_norm, ("elementwise", "copy"): _copy,
+    ("elementwise", "rms_norm"): _rms_norm, ("elementwise", ""): _copy,
 }

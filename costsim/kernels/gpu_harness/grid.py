@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from costsim.kernels.measure.cases import Case, Grid, all_cases
 
 # Projections of Llama-3.1-8B and -70B (TP4), Qwen3-30B-A3B and two squares: n, k.
@@ -36,19 +38,13 @@ TINY = Grid(
 
 
 def cases(grid: Grid, dtypes: Sequence[str]) -> list[Case]:
-    """Return the harness's cases; ``how`` says which kernel, where there are several.
+    """Return the harness's cases, in random order.
 
     fp8 stands for GEMMs only: SDPA and the grouped product take bf16.
     """
-    found = [_named(case) for case in all_cases(grid, ("bf16",))]
+    found = all_cases(grid, ("bf16",))
     if "fp8" in dtypes:
-        found += [Case("gemm", {**c.shape, "dtype": "fp8", "activation": "fp8",
-                                "how": "scaled_mm"}) for c in found if c.operator == "gemm"]
-    return found + [Case("elementwise", {"bytes": size, "how": "rms_norm"})
-                    for size in grid.bytes]
-
-
-def _named(case: Case) -> Case:
-    if case.operator != "elementwise":
-        return case
-    return Case(case.operator, {**case.shape, "how": "copy"})
+        found += [Case("gemm", {**c.shape, "dtype": "fp8", "activation": "fp8"})
+                  for c in found if c.operator == "gemm"]
+    order = np.random.default_rng(0).permutation(len(found))
+    return [found[i] for i in order]

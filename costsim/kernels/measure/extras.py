@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from costsim.kernels.measure.journal import Journal
 from costsim.kernels.measure.machine import Machine
 from costsim.kernels.measure.numpy_kernels import routed
 from costsim.kernels.measure.timing import time_call
@@ -19,28 +20,50 @@ from costsim.kernels.measure.timing import time_call
 BUDGET_S = 0.08
 
 
+Part = tuple[str, Callable[[], list[dict[str, Any]]]]
+
+
+def extra_parts(
+    backend: Any, machine: Machine, quick: bool, skipped: list[dict[str, str]] | None = None
+) -> list[Part]:
+    """Return the parts of the extra measurements: a name, and what returns its rows when called.
+
+    Args:
+        backend: of `costsim.kernels.measure.run.make_backend`; SciPy's sparse kernels run on the
+            CPU, a GPU has parts of its own.
+        machine: for the number of processes.
+        quick: fewer shapes.
+        skipped: takes what the device refused, with the reason.
+    """
+    if backend.device == "cuda":
+        from dataclasses import replace
+
+        from costsim.kernels.gpu_harness.extras import parts, plan
+
+        return parts(backend, replace(plan(quick), skipped=[] if skipped is None else skipped))
+    return [("block-sparse GEMM", lambda: list(_block_sparse(quick))),
+            ("expert dispatch", lambda: list(_dispatch(quick))),
+            ("all-reduce of processes", lambda: list(_all_reduce(machine, quick)))]
+
+
 def measure_extras(
-    backend: Any, machine: Machine, quick: bool = True,
-    progress: Callable[[int, int, str], None] | None = None,
+    parts: list[Part], journal: Journal, progress: Callable[[int, int, str], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Return rows of plain data: operator, shape, latency, spread, and what it compares with.
 
     Args:
-        backend: of `costsim.kernels.measure.run.make_backend`; the sparse kernels of SciPy run on
-            the CPU, PyTorch's on a GPU.
-        machine: for the number of processes.
-        quick: fewer shapes.
+        parts: from `extra_parts`.
+        journal: of finished parts; these are not measured again.
         progress: called before each part.
     """
-    parts: list[tuple[str, Callable[[], list[dict[str, Any]]]]] = [
-        ("block-sparse GEMM", lambda: list(_block_sparse(backend, quick))),
-        ("expert dispatch", lambda: list(_dispatch(quick))),
-        ("all-reduce of processes", lambda: list(_all_reduce(machine, quick)))]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, (name, part) in enumerate(parts):
         if progress:
             progress(number, len(parts), name)
-        rows += part()
+        key = f"extra {name}"
+        if key not in journal.done:
+            journal.add(key, rows=part())
+        rows += journal.done[key]["rows"]
     return rows
 
 
@@ -48,12 +71,7 @@ def _row(operator: str, timing: Any, **more: Any) -> dict[str, Any]:
     return {"operator": operator, **more, "latency_s": timing.quiet_s, "spread": timing.spread}
 
 
-def _block_sparse(backend: Any, quick: bool) -> Iterator[dict[str, Any]]:
-    if backend.device == "cuda":
-        from costsim.kernels.gpu_harness.sparse import sparse_rows
-
-        yield from sparse_rows(backend.torch, quick)
-        return
+def _block_sparse(quick: bool) -> Iterator[dict[str, Any]]:
     size = 1024 if quick else 2048
     for m in ((16, 256) if quick else (1, 16, 64, 256, 1024)):
         x = np.ones((size, m), np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -57,7 +57,11 @@ def make_backend(name: str, machine: Machine) -> Backend:
         name = "torch" if find_spec("torch") else "numpy"
     if name == "numpy":
         return NumpyBackend(machine.cache_bytes)
-    return TorchBackend("cuda" if name == "cuda" else "cpu", machine.cache_bytes)
+    if name == "cuda":
+        from costsim.kernels.gpu_harness.backend import GpuBackend
+
+        return GpuBackend("cuda")
+    return TorchBackend("cpu", machine.cache_bytes)
 
 
 @dataclass
@@ -69,12 +73,14 @@ class Measurements:
         noise: of the machine meanwhile.
         taken_over: measurements found in the journal.
         seconds: the run took.
+        refused: cases that the device or the library has no kernel or no memory for, and why.
     """
 
     tables: list[KernelTable]
     noise: NoiseReport
     taken_over: int
     seconds: float
+    refused: list[dict[str, str]] = field(default_factory=list)
 
 
 def measure(
@@ -122,7 +128,9 @@ def _measure(
             _measure_one(backend, case, journal, case_budget_s, clock)
     seconds = time.perf_counter() - start
     noise.add(seconds, time_call(reference, 0.02, backend.synchronise, clock).median_s)
-    return Measurements(as_tables(cases, journal, backend, machine), noise, taken, seconds)
+    refused = [{"what": c.key, "why": str(journal.done[c.key]["refused"])} for c in cases
+               if "refused" in journal.done.get(c.key, {})]
+    return Measurements(as_tables(cases, journal, backend, machine), noise, taken, seconds, refused)
 
 
 def reference_call(backend: Backend) -> Callable[[], object]:
@@ -134,8 +142,15 @@ def reference_call(backend: Backend) -> Callable[[], object]:
 def _measure_one(
     backend: Backend, case: Case, journal: Journal, budget_s: float, clock: Callable[[], float]
 ) -> None:
-    call, more = backend.prepare(case.operator, case.shape)
-    keep(journal, case.key, time_call(call, budget_s, backend.synchronise, clock), more)
+    try:
+        call, more = backend.prepare(case.operator, case.shape)
+        own = getattr(backend, "timed", None)
+        timing = own(call, budget_s) if own else time_call(
+            call, budget_s, backend.synchronise, clock)
+    except getattr(backend, "refusals", ()) as error:
+        journal.add(case.key, refused=str(error).split("\n")[0][:200])
+        return
+    keep(journal, case.key, timing, more)
 
 
 def keep(journal: Journal, key: str, timing: Timing, more: Mapping[str, Any]) -> None:
@@ -150,13 +165,14 @@ def as_tables(
     """Return the tables of the cases that are done."""
     groups: dict[str, list[Case]] = {}
     for case in cases:
-        if case.key in journal.done:
+        if "quiet_s" in journal.done.get(case.key, {}):
             groups.setdefault(case.operator, []).append(case)
     versions = machine.versions
     version = versions.get(backend.name, "")
     if backend.name == "numpy":
         version = f"{version} {versions.get('blas', '')}".strip()
-    about = {"device": f"{machine.processor} ({machine.cores} cores)", "software": backend.name,
+    device = getattr(backend, "title", f"{machine.processor} ({machine.cores} cores)")
+    about = {"device": device, "software": backend.name,
              "version": version, "source": "costsim calibrate",
              "date": datetime.date.today().isoformat()}
     return [_table(operator, group, journal, about) for operator, group in sorted(groups.items())]
