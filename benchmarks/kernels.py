@@ -14,6 +14,7 @@ import numpy as np
 from costsim.hardware.loader import load_hardware
 from costsim.kernels import store
 from costsim.kernels.calibration import Calibration
+from costsim.kernels.efficiency import COLLECTIVES
 from costsim.kernels.store import load_calibration
 from costsim.kernels.surface_fit import fit_surface, kernels
 from costsim.kernels.table import make_table
@@ -51,9 +52,21 @@ def shapes(rng: np.random.Generator) -> dict[str, dict[str, Any]]:
         "attention_prefill": {"batch": sizes(1, 64), "new_tokens": sizes(16, 8192),
                               "context": sizes(1, 8192), **head},
         "attention_decode": {"batch": sizes(1, 512), "context": sizes(16, 65536), **head},
+        "attention_prefill window": {
+            "batch": sizes(1, 64), "new_tokens": sizes(16, 8192), "context": 0.0,
+            "window": 1024.0, **head},
+        "mla_prefill": {"batch": sizes(1, 64), "new_tokens": sizes(16, 8192), "context": 0.0,
+                        "heads": 16.0, "nope_head_dim": 128.0, "rope_head_dim": 64.0,
+                        "v_head_dim": 128.0, "kv_lora_rank": 512.0},
+        "mla_decode": {"batch": sizes(1, 512), "context": sizes(16, 65536), "heads": 16.0,
+                       "kv_lora_rank": 512.0, "rope_head_dim": 64.0},
+        "linear_attention": {"batch": sizes(1, 512), "new_tokens": 1.0, "key_heads": 16.0,
+                             "value_heads": 32.0, "key_dim": 128.0, "value_dim": 128.0,
+                             "kind": "gated_deltanet"},
         "moe": {"tokens": sizes(1, 8192), "hidden": 4096.0, "width": 1536.0, "top_k": 8.0,
                 "experts": 128.0, "ep": 1.0, "moe_tp": 1.0},
-        "all_reduce": {"ranks": 8.0, "message_bytes": sizes(1e3, 1e9)},
+        **{name: {"ranks": 8.0, "message_bytes": sizes(1e3, 1e9)} for name in COLLECTIVES},
+        "elementwise": {"bytes": sizes(1e3, 1e9)},
     }
 
 
@@ -63,7 +76,8 @@ def main() -> None:
     calibration = load_calibration(hardware).for_engine("vllm")
     print(f"load a calibration: {loading_s('h100_sxm') * 1e3:.1f} ms")
     for operator, shape in shapes(np.random.default_rng(0)).items():
-        taken = best(lambda o=operator, s=shape: calibration.latency(o, hardware, **s), 3)
+        name = operator.split()[0]
+        taken = best(lambda o=name, s=shape: calibration.latency(o, hardware, **s), 3)
         print(f"{operator}: {taken / POINTS * 1e6:.3f} us a point in calls of {POINTS:,}")
     mesh = {"m": np.arange(1.0, 513.0)[:, None], "n": 6144.0, "k": np.array([[4096.0]])}
     taken = best(lambda: calibration.latency("gemm", hardware, **mesh))

@@ -132,10 +132,14 @@ def test_vidur_linear_operators_are_those_of_one_rank(tmp_path: Path) -> None:
 
 
 def test_vidur_repeats_are_merged_and_columns_missed_by_name(tmp_path: Path) -> None:
-    head = "num_workers,size,time_stats.all_reduce.median,time_stats.all_reduce.std"
-    path = write(tmp_path / "all_reduce.csv", head, "4,1024,0.01,0", "4,1024,0.03,0", "8,64,0.02,0")
+    head = ("num_workers,devices_per_node,size,time_stats.all_reduce.median,"
+            "time_stats.all_reduce.std")
+    path = write(tmp_path / "all_reduce.csv", head, "4,4,1024,0.01,0", "4,4,1024,0.03,0",
+                 "8,8,64,0.02,0", "8,4,64,0.5,0")
     (table,) = read_vidur_all_reduce(path)
+    # The same shape twice is one row; what went over two nodes is none.
     assert len(table) == 2 and np.nanmax(table.spread) > 0.5
+    assert table.latency_s[table.shape["ranks"] == 8] == [2e-5]
     broken = write(tmp_path / "broken.csv", "num_workers,time_stats.all_reduce.median", "4,0.01")
     with pytest.raises(InputError, match=r"column .* is missing"):
         read_vidur_all_reduce(broken)
@@ -149,7 +153,7 @@ def profile(folder: Path) -> Path:
     write(folder / "profile_tp2_dense.csv", "layer,tokens,time_us",
           *(f"{name},64,{20 + i}" for i, name in enumerate(layers)))
     write(folder / "profile_tp2_per_sequence.csv", "layer,sequences,time_us",
-          "lm_head,8,100", "sampler,8,10")
+          "lm_head,8,500", "sampler,8,10")
     write(folder / "profile_tp2_attention.csv",
           "prefill_chunk,kv_prefill,n_decode,kv_decode,time_us",
           "512,1024,0,0,90", "0,0,16,2048,40", "512,0,16,2048,120")
@@ -161,7 +165,7 @@ def test_llmservingsim_profiles_take_their_sizes_from_the_model(tmp_path: Path) 
     gemm = found["gemm"]
     head = gemm.shape["n"] == LLAMA.vocab_size / 2
     assert head.sum() == 1 and gemm.shape["m"][head] == 8
-    np.testing.assert_allclose(gemm.latency_s[head], 1e-4)
+    np.testing.assert_allclose(gemm.latency_s[head], 5e-4)
     qkv = gemm.shape["n"] == (32 + 2 * 8) * 128 / 2
     np.testing.assert_allclose(gemm.latency_s[qkv], 2e-5)
     # The step that mixes prefill and decode is neither's.

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
-from costsim.kernels.measure.cases import Case, Grid, all_cases
+from costsim.kernels.measure.cases import Case, Grid, all_cases, in_turn
 
 # Projections of Llama-3.1-8B and -70B (TP4), Qwen3-30B-A3B and two squares: n, k.
 WEIGHTS = ((6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336), (128256, 4096),
@@ -38,7 +36,7 @@ TINY = Grid(
 
 
 def cases(grid: Grid, dtypes: Sequence[str]) -> list[Case]:
-    """Return the harness's cases, in random order.
+    """Return the harness's cases, kernels in turn.
 
     fp8 stands for GEMMs only: SDPA and the grouped product take bf16.
     """
@@ -46,5 +44,4 @@ def cases(grid: Grid, dtypes: Sequence[str]) -> list[Case]:
     if "fp8" in dtypes:
         found += [Case("gemm", {**c.shape, "dtype": "fp8", "activation": "fp8"})
                   for c in found if c.operator == "gemm"]
-    order = np.random.default_rng(0).permutation(len(found))
-    return [found[i] for i in order]
+    return in_turn(found)

@@ -74,15 +74,26 @@ FULL = Grid(
 
 
 def all_cases(grid: Grid, dtypes: Sequence[str], seed: int = 0) -> list[Case]:
-    """Return the cases of a grid for each data type, in random order.
+    """Return the cases of a grid for each data type, kernels in turn, shapes in random order.
 
-    The order is random so that a machine that warms up or slows down does not look like an
-    operator that does.
+    The order is random so that a machine that warms up or slows down does not look like a shape
+    that does; kernels take turns so that each has its share when the time is up.
     """
     found = [case for dtype in dtypes for case in _of_dtype(grid, dtype)]
     found += [Case("elementwise", {"bytes": size}) for size in grid.bytes]
-    order = np.random.default_rng(seed).permutation(len(found))
-    return [found[i] for i in order]
+    return in_turn(found, seed)
+
+
+def in_turn(cases: Sequence[Case], seed: int = 0) -> list[Case]:
+    """Return cases shuffled, one of each kernel (operator and data type) after the other."""
+    turn: list[tuple[int, Case]] = []
+    seen: dict[tuple[str, str], int] = {}
+    for i in np.random.default_rng(seed).permutation(len(cases)):
+        case = cases[i]
+        kernel = (case.operator, str(case.shape.get("dtype", case.shape.get("kv_dtype", ""))))
+        turn.append((seen.get(kernel, 0), case))
+        seen[kernel] = seen.get(kernel, 0) + 1
+    return [case for _, case in sorted(turn, key=lambda pair: pair[0])]
 
 
 def _of_dtype(grid: Grid, dtype: str) -> Iterator[Case]:

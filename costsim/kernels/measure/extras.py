@@ -15,9 +15,11 @@ import numpy as np
 from costsim.kernels.measure.journal import Journal
 from costsim.kernels.measure.machine import Machine
 from costsim.kernels.measure.numpy_kernels import routed
-from costsim.kernels.measure.timing import time_call
+from costsim.kernels.measure.threads import clock_for, limited
+from costsim.kernels.measure.timing import Timing, time_call
 
 BUDGET_S = 0.08
+Clock = Callable[[], float]
 
 
 Part = tuple[str, Callable[[], list[dict[str, Any]]]]
@@ -41,8 +43,14 @@ def extra_parts(
         from costsim.kernels.gpu_harness.extras import parts, plan
 
         return parts(backend, replace(plan(quick), skipped=[] if skipped is None else skipped))
-    return [("block-sparse GEMM", lambda: list(_block_sparse(quick))),
-            ("expert dispatch", lambda: list(_dispatch(quick))),
+    threads = machine.threads or machine.cores
+
+    def alone(rows: Callable[[bool, Clock], Iterator[dict[str, Any]]]) -> list[dict[str, Any]]:
+        with limited(threads):
+            return list(rows(quick, clock_for(threads)))
+
+    return [("block-sparse GEMM", lambda: alone(_block_sparse)),
+            ("expert dispatch", lambda: alone(_dispatch)),
             ("all-reduce of processes", lambda: list(_all_reduce(machine, quick)))]
 
 
@@ -67,20 +75,24 @@ def measure_extras(
     return rows
 
 
+def _timed(call: Callable[[], object], clock: Clock) -> Timing:
+    return time_call(call, BUDGET_S, clock=clock)
+
+
 def _row(operator: str, timing: Any, **more: Any) -> dict[str, Any]:
     return {"operator": operator, **more, "latency_s": timing.quiet_s, "spread": timing.spread}
 
 
-def _block_sparse(quick: bool) -> Iterator[dict[str, Any]]:
+def _block_sparse(quick: bool, clock: Clock) -> Iterator[dict[str, Any]]:
     size = 1024 if quick else 2048
     for m in ((16, 256) if quick else (1, 16, 64, 256, 1024)):
         x = np.ones((size, m), np.float32)
         dense_weights = np.ones((size, size), np.float32)
-        dense = time_call(lambda w=dense_weights, x=x: w @ x, BUDGET_S)  # type: ignore[misc]
+        dense = _timed(lambda w=dense_weights, x=x: w @ x, clock)  # type: ignore[misc]
         for block in (8, 16, 32, 64):
             for density in ((0.25,) if quick else (0.05, 0.1, 0.25, 0.5)):
                 matrix = block_sparse(size, block, density)
-                timing = time_call(lambda a=matrix, x=x: a @ x, BUDGET_S)  # type: ignore[misc]
+                timing = _timed(lambda a=matrix, x=x: a @ x, clock)  # type: ignore[misc]
                 yield _row("block_sparse_gemm", timing, m=m, n=size, k=size, block=block,
                            density=density, dense_s=dense.quiet_s,
                            speed_up=dense.quiet_s / timing.quiet_s)
@@ -97,13 +109,13 @@ def block_sparse(size: int, block: int, density: float, seed: int = 0) -> Any:
     return bsr_matrix((data, kept % count, pointer), shape=(size, size))
 
 
-def _dispatch(quick: bool) -> Iterator[dict[str, Any]]:
+def _dispatch(quick: bool, clock: Clock) -> Iterator[dict[str, Any]]:
     random, hidden = np.random.default_rng(0), 1024
     for tokens in ((16, 256) if quick else (1, 16, 64, 256, 1024)):
         for experts, top_k in ((8, 2), (64, 8)):
             chosen = routed(random, tokens, experts, top_k).ravel()
             x = random.standard_normal((tokens, hidden)).astype(np.float32)
-            timing = time_call(lambda c=chosen, x=x: gather_scatter(c, x), BUDGET_S)  # type: ignore[misc]
+            timing = _timed(lambda c=chosen, x=x: gather_scatter(c, x), clock)  # type: ignore[misc]
             moved = 4.0 * tokens * top_k * hidden * 4.0
             yield _row("expert_dispatch", timing, tokens=tokens, hidden=hidden, experts=experts,
                        top_k=top_k, bytes_per_s=moved / timing.quiet_s)

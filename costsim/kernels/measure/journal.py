@@ -34,7 +34,12 @@ class Journal:
 
     def _read(self) -> None:
         assert self.path is not None
-        lines = self.path.read_text(encoding="utf-8").splitlines()
+        text = self.path.read_text(encoding="utf-8")
+        if text and not text.endswith("\n"):
+            # A kill in the middle of a line: the next one must not be glued to what it left.
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("\n")
+        lines = text.splitlines()
         rows = [row for row in map(_parsed, lines) if row is not None]
         if rows and rows[0].get("about") == json.loads(json.dumps(self.about)):
             self.done = {row["key"]: row for row in rows[1:] if "key" in row}
