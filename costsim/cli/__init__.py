@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "whatif": ("whatif", "Vary any field and see what it does."),
     "simulate": ("simulate", "A trace or a generator through the discrete-event model."),
     "plan": ("plan", "The cheapest fleet that serves a traffic within its targets."),
+    "prices": ("prices", "Rents by provider, region and term, purchase, ownership, APIs."),
     "sparsity": ("sparsity", "Does sparsity pay: laws, fits of own runs, life cost."),
     "train": ("train", "What a training run costs, how long it takes, and its MFU."),
     "explain": ("explain", "Why a result is what it is, and what would change it most."),

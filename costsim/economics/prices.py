@@ -23,8 +23,8 @@ class Rent:
     """Price of one accelerator for an hour, as a range; iterates as low, central, high.
 
     Args:
-        low, central, high: $/h; least, median and greatest of the current quotes. Arrays where
-            the hardware's prices are arrays.
+        low, central, high: $/h; least and greatest of the current quotes, and the median over
+            providers. Arrays where the hardware's prices are arrays.
         term: one of `TERMS`.
         quotes: the prices it was made from.
         newest: ISO date of the newest of them.
@@ -89,7 +89,8 @@ def rent(
 
     Quotes come from the hardware's profile and from the table ``rents`` (a user's own
     ``prices/rents.toml`` replaces the shipped one). Those of the 550 days before the newest
-    count: low and high are the extremes, central is the median.
+    count, of one provider and region the newest alone: low and high are the extremes, central is
+    the median over providers, each with the median of its regions.
 
     Args:
         hardware: whose price.
@@ -108,15 +109,32 @@ def rent(
         raise InputError(_nothing(hardware, term, provider, region))
     dates = [parse_date(q.date, hardware.name) for q in quotes]
     newest = max(dates)
-    current = tuple(
-        q for q, d in zip(quotes, dates, strict=True) if (newest - d).days <= CURRENT_DAYS
+    current = _newest_of_each(
+        [(d, q) for q, d in zip(quotes, dates, strict=True) if (newest - d).days <= CURRENT_DAYS]
     )
     values = np.stack(np.broadcast_arrays(*(np.asarray(q.usd_per_hour, float) for q in current)))
-    low, central, high = values.min(axis=0), np.median(values, axis=0), values.max(axis=0)
+    sellers = [q.provider or q.source for q in current]
+    each = [np.median(values[[s == name for s in sellers]], axis=0)
+            for name in dict.fromkeys(sellers)]  # fmt: skip
+    low, central, high = values.min(axis=0), np.median(each, axis=0), values.max(axis=0)
     if values.ndim == 1:
         low, central, high = float(low), float(central), float(high)
     age = ((today or date.today()) - newest).days
     return Rent(low, central, high, term, current, newest.isoformat(), age)
+
+
+def _newest_of_each(dated: list[tuple[date, Price]]) -> tuple[Price, ...]:
+    """Return the newest quote of each provider and region; one without region if it is newer."""
+    found: dict[tuple[str, str], tuple[date, Price]] = {}
+    for day, quote in dated:
+        key = (quote.provider or quote.source, quote.region)
+        if key not in found or day >= found[key][0]:
+            found[key] = (day, quote)
+    latest: dict[str, date] = {}
+    for (seller, _), (day, _) in found.items():
+        latest[seller] = max(day, latest.get(seller, day))
+    return tuple(q for (seller, region), (day, q) in found.items()
+                 if region or day == latest[seller])  # fmt: skip
 
 
 def quotes_of(hardware: Hardware) -> list[Price]:
@@ -184,6 +202,8 @@ def _table_quotes() -> dict[str, list[Price]]:
     where = str(table_path("rents"))
     found: dict[str, list[Price]] = {}
     for row in read_table("rents").get("quote", []):
+        if not row.get("hardware"):
+            raise InputError(f"{where}: a quote names no hardware")
         unknown = set(row) - {"hardware", "provider", "region", "date", "source", "provenance",
                               *TERMS}  # fmt: skip
         if unknown:

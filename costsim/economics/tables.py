@@ -11,7 +11,7 @@ from costsim.library import folders
 from costsim.loading import read_toml
 
 _SHIPPED = Path(__file__).resolve().parent / "data"
-TABLES = ("api_prices", "electricity", "ownership", "rents")
+TABLES = ("api_prices", "electricity", "ownership", "purchases", "rents")
 
 
 def table_path(name: str) -> Path:
@@ -29,10 +29,39 @@ def table_path(name: str) -> Path:
     raise InputError(f"price table '{name}': the file {name}.toml is missing")
 
 
+def shipped_path(name: str) -> Path:
+    """Return the file of a table that ships."""
+    return _SHIPPED / f"{name}.toml"
+
+
 def read_table(name: str) -> dict[str, Any]:
-    """Return the raw table of a name; a file is read again only when it changed."""
+    """Return the raw table of a name; a file is read again only when it changed.
+
+    A user's table with ``extends = "shipped"`` adds to the shipped one: its lists come after those,
+    its other keys replace them.
+    """
     path = table_path(name)
-    return _read(path, path.stat().st_mtime_ns)
+    own = _read(path, path.stat().st_mtime_ns)
+    if "extends" not in own or path == shipped_path(name):
+        return own
+    if own["extends"] != "shipped":
+        raise InputError(f"{path}: key 'extends' = {own['extends']!r}: must be 'shipped'")
+    base = shipped_path(name)
+    return _joined(_read(base, base.stat().st_mtime_ns),
+                   {k: v for k, v in own.items() if k != "extends"})  # fmt: skip
+
+
+def _joined(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    found = dict(base)
+    for key, value in own.items():
+        old = found.get(key)
+        if isinstance(old, list) and isinstance(value, list):
+            found[key] = [*old, *value]
+        elif isinstance(old, dict) and isinstance(value, dict) and "value" not in value:
+            found[key] = _joined(old, value)
+        else:
+            found[key] = value
+    return found
 
 
 @lru_cache(maxsize=32)

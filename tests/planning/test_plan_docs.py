@@ -33,4 +33,7 @@ def test_the_plan_file_of_the_page_is_valid(tmp_path: Path) -> None:
     path.write_text(found[1] + "\n" + re.sub("^    ", "", own[0], flags=re.M))
     demands, hardware, options = load_plan(path)
     assert [d.name for d in demands] == ["chat", "batch"] and len(hardware) == 2
-    assert options.spare == 1 and set(options.uncertain) == {"traffic_growth", "price_of_h100_sxm"}
+    assert options.spare == 1 and set(options.uncertain) == {
+        "traffic_growth", "price_of_h100_sxm", "interruptions", "prompt length of chat",
+        "on_demand price of h100_sxm",
+    }  # fmt: skip
