@@ -44,12 +44,15 @@ class Pool:
         chips: of one replica.
         capacity: requests/s of each demand that one replica carries within its targets when it
             serves nothing else; 0 where it cannot serve it.
+        headroom: replicas' worth that the pool leaves free in each hour that it is used, however
+            many there are: n replicas carry n − headroom.
     """
 
     name: str
     offer: int
     chips: int
     capacity: tuple[float, ...]
+    headroom: float = 0.0
 
 
 @dataclass(frozen=True)

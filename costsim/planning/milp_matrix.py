@@ -144,7 +144,7 @@ def _variables(fleet: Fleet) -> Variables:
             v.committed[g, term] = int(v.add((1,), cost, np.inf, True)[0])
     times = np.array([times for _, _, times in fleet.changes()])
     v.starts = v.add((len(pools), len(times)), _start_cost(fleet)[:, None] * times, np.inf, False)
-    if fleet.spare or fleet.zones > 1:
+    if fleet.spare or fleet.zones > 1 or any(p.headroom > 0 for p in pools):
         v.used = v.add((len(pools), hours), 0.0, 1.0, True)
     if fleet.zones > 1:
         v.lost = v.add((len(pools), hours), 0.0, np.inf, True)
@@ -160,7 +160,7 @@ def _most(fleet: Fleet) -> np.ndarray:
         loss = fleet.availability(pool) * (1.0 - 1.0 / max(fleet.zones, 1.0 + 1e-9))
         lossy = need if fleet.zones == 1 else need / max(loss, 1e-9)
         found.append(np.ceil(max(need / fleet.availability(pool), lossy)) + fleet.spare
-                     + 2 * fleet.zones)  # fmt: skip
+                     + 2 * np.ceil(pool.headroom) + 2 * fleet.zones)  # fmt: skip
     return np.array(found)
 
 
@@ -185,6 +185,8 @@ def _capacity(fleet: Fleet, v: Variables, rows: Rows, c: int, h: int) -> None:
     if fleet.max_spot_share > 0 and v.upper[v.spot[c, h]] > 0:
         stand.append((v.spot[c, h], -fleet.availability(pool)))
     label = (c, h)
+    if pool.headroom > 0:
+        stand.append((v.used[c, h], pool.headroom))
     if fleet.spare:
         fails = (v.used[c, h], float(fleet.spare))
         rows.add([*base, *stand, fails], -np.inf, 0.0, ("spare", label))
@@ -195,9 +197,10 @@ def _capacity(fleet: Fleet, v: Variables, rows: Rows, c: int, h: int) -> None:
     if not fleet.spare and fleet.zones == 1:
         rows.add([*base, *stand], -np.inf, 0.0, ("capacity", label))
     if v.used is not None:
-        most = float(np.ceil(fleet.demand[serving, h] @ per)) * 2 + fleet.spare + fleet.zones
-        both = [(v.replicas[c, h], 1.0), (v.spot[c, h], 1.0)]
-        rows.add([*both, (v.used[c, h], -most)], -np.inf, 0.0, ("used", label))
+        for w in serving:  # demand by demand, which bounds the relaxation well
+            rate = float(fleet.demand[w, h])
+            rows.add([(v.served[w, c, h], 1.0), (v.used[c, h], -rate)], -np.inf, 0.0,
+                     ("used", (w, c, h)))  # fmt: skip
     if fleet.max_spot_share > 0:
         share = fleet.max_spot_share
         rows.add([(v.spot[c, h], 1.0 - share), (v.replicas[c, h], -share)], -np.inf, 0.0,

@@ -15,10 +15,11 @@ from costsim.models.architecture import Model
 from costsim.models.loader import load_model
 from costsim.planning.executor import Executor
 from costsim.planning.milp import Solution
-from costsim.planning.plan_check import Held, check_plan, repaired
+from costsim.planning.plan_check import Held, check_plan
 from costsim.planning.plan_fleet import Problem, make_problem, solve_problem
 from costsim.planning.plan_json import plan_dict
 from costsim.planning.plan_options import PlanOptions
+from costsim.planning.plan_repair import Repairer
 from costsim.planning.plan_result import PlanResult
 from costsim.planning.plan_worth import (
     RunnerUp,
@@ -111,7 +112,7 @@ def plan_demands(
         if all(row.held for row in held) or rounds == options.attempts:
             break
         say("repairing")
-        problem = repaired(problem, held)
+        problem = Repairer(problem, found, options, executor, study).repaired(held)
         found = solve_problem(problem, options)
     clock.lap("check")
     rivals: list[RunnerUp] = []

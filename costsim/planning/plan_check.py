@@ -23,7 +23,7 @@ from costsim.serving.fleet import Link
 from costsim.serving.simulation import simulate
 from costsim.serving.traffic import Traffic
 
-_MOST_REPLICAS = 8
+MOST_REPLICAS = 8
 _MOST_REQUESTS = 40_000
 _MOST_TIMES = 4  # as many replications as asked for, where they do not decide
 
@@ -93,7 +93,7 @@ def hours_to_check(problem: Problem, found: Solution, options: PlanOptions) -> l
 
 def _run(problem: Problem, found: Solution, options: PlanOptions, c: int, h: int) -> HourRun:
     up = max(1, int(found.replicas[c, h] + found.spot[c, h]) - options.spare)
-    used = min(up, _MOST_REPLICAS)
+    used = min(up, MOST_REPLICAS)
     rates = tuple(float(r) * used / up for r in found.served[:, c, h])
     able = zip(problem.fleet.pools[c].capacity, found.served[:, c, h], strict=True)
     load = sum(float(y) / r for r, y in able if r > 0) / up
@@ -118,11 +118,24 @@ def check_plan(
     runs = hours_to_check(problem, found, options)
     if progress is not None:
         progress(f"simulating {len(runs)} hours of {options.replications} replications")
+    return judged(problem.demands, runs, options, executor, study)
+
+
+def judged(
+    demands: Sequence[Demand], runs: Sequence[HourRun], options: PlanOptions,
+    executor: Executor | None = None, study: Study | None = None, times: int = _MOST_TIMES,
+) -> list[Held]:
+    """Return every target of some hours, simulated.
+
+    Args:
+        demands: of the plan. runs: hours. options, executor, study: as in `check_plan`.
+        times: as many replications as asked for, at most.
+    """
     results: list[list[dict[str, Any]]] = [[] for _ in runs]
     open_runs = list(range(len(runs)))
-    for done in range(_MOST_TIMES):
+    for done in range(times):
         tasks = [
-            (problem.demands, runs[at], options.requests, options.seed + i) for at in open_runs
+            (demands, runs[at], options.requests, options.seed + i) for at in open_runs
             for i in range(done * options.replications, (done + 1) * options.replications)
         ]  # fmt: skip
         told = [_described(*task) for task in tasks] if study is not None else None
@@ -130,12 +143,12 @@ def check_plan(
         for place, result in enumerate(found_now):
             results[open_runs[place // options.replications]].append(result)
         open_runs = [at for at in open_runs
-                     if _undecided(_judge(problem.demands, runs[at], results[at],
+                     if _undecided(_judge(demands, runs[at], results[at],
                                           options.confidence))]  # fmt: skip
         if not open_runs:
             break
     return [row for run, mine in zip(runs, results, strict=True)
-            for row in _judge(problem.demands, run, mine, options.confidence)]  # fmt: skip
+            for row in _judge(demands, run, mine, options.confidence)]  # fmt: skip
 
 
 def _undecided(rows: Sequence[Held]) -> bool:
@@ -277,23 +290,3 @@ def measures(demand: Demand) -> list[tuple[str, str, str, float]]:
         ("p99 TPOT", "tpot_s", "p99", t.tpot_p99_s),
     ]  # fmt: skip
     return [row for row in every if np.isfinite(row[3])]
-
-
-def repaired(problem: Problem, held: Sequence[Held]) -> Problem:
-    """Return the problem with less capacity where a target did not hold.
-
-    A pool that misses at some load of its replicas carries 1 to 15 % less than that load from then
-    on, in proportion to the miss, so that the next fleet differs.
-    """
-    factor: dict[int, float] = {}
-    for row in held:
-        if not row.held:
-            miss = row.upper_s / row.target_s if np.isfinite(row.upper_s) else 2.0
-            cut = float(np.clip(1.0 - 0.25 * (miss - 1.0), 0.85, 0.99))
-            at = problem.chosen[row.pool]
-            factor[at] = min(factor.get(at, 1.0), cut * min(row.load, 1.0))
-    pools = tuple(
-        replace(p, capacity=tuple(r * factor.get(i, 1.0) for r in p.capacity))
-        for i, p in enumerate(problem.everything.pools)
-    )
-    return replace(problem, everything=replace(problem.everything, pools=pools))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -35,6 +35,8 @@ class Problem:
         owners: index of the demand that each candidate is made for.
         considered: operating points priced.
         lost: hardware that serves a demand within no layout, and why.
+        measured: candidates whose capacity was found by simulation.
+        priors: by demand, share of the first estimate that those not measured are held to carry.
     """
 
     demands: tuple[Demand, ...]
@@ -45,6 +47,8 @@ class Problem:
     owners: tuple[int, ...]
     considered: int
     lost: dict[str, str]
+    measured: frozenset[int] = frozenset()
+    priors: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def fleet(self) -> Fleet:
@@ -155,6 +159,8 @@ def select_pools(fleet: Fleet, keep: int = _KEEP_POOLS) -> list[int]:
     cost = np.array([_costs(fleet.offers[p.offer], p.chips) for p in fleet.pools])
     carry = np.array([p.capacity for p in fleet.pools])
     free = np.array([not np.isfinite(fleet.offers[p.offer].limit) for p in fleet.pools])
+    least = min((p.headroom for p in fleet.pools), default=0.0)
+    free &= np.array([p.headroom <= least for p in fleet.pools])
     kept = _one_layout(fleet)
     kept = [i for i in kept if not _beaten(i, kept, cost, carry, free)]
     chosen: set[int] = set()
@@ -170,6 +176,7 @@ def chip_hours(fleet: Fleet, pool: Pool) -> float:
     """Return the chip-hours of a period in which a pool alone carries all it can serve."""
     need = sum((fleet.demand[w] / r for w, r in enumerate(pool.capacity) if r > 0),
                np.zeros(fleet.demand.shape[1]))  # fmt: skip
+    need = np.where(need > 0, need + pool.headroom, 0.0)
     return float(np.ceil(need - 1e-9) @ fleet.weights) * pool.chips
 
 

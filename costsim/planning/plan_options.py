@@ -74,14 +74,14 @@ class PlanOptions:
     power: Mapping[str, float] = field(default_factory=dict)
     ownership: Mapping[str, float] = field(default_factory=dict)
     confidence: float = 0.95
-    attempts: int = 6
+    attempts: int = 10
     replications: int = 3
     requests: int = 3000
     check: bool = True
     compare: bool = True
     disaggregated: bool = True
-    rel_gap: float = 1e-3
-    time_limit_s: float = 20.0
+    rel_gap: float = 2e-3
+    time_limit_s: float = 10.0
     seed: int = 0
     uncertain: Mapping[str, Distribution] = field(default_factory=dict)
 

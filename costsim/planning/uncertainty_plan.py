@@ -48,6 +48,7 @@ class PlanModel:
         demands: names.
         work: replicas' worth of load by demand, pool and hour, as planned.
         replicas, spot: in service by pool and hour. spare: those that may fail.
+        headroom: replicas' worth that each pool keeps free.
         interruptions: a spot replica's hours down over those up, by pool.
         chips: of a replica; hardware: name of each pool's.
         committed: chips of each hardware. committed_usd: $ a period by hardware and term.
@@ -62,6 +63,7 @@ class PlanModel:
     replicas: np.ndarray
     spot: np.ndarray
     spare: float
+    headroom: np.ndarray
     interruptions: np.ndarray
     chips: np.ndarray
     hardware: tuple[str, ...]
@@ -96,7 +98,8 @@ class PlanModel:
         if "interruptions" in drawn:
             down = down * drawn["interruptions"][:, None]
         up = self.replicas + self.spot / (1.0 + down[:, :, None])
-        return np.where(used, np.maximum(up - self.spare, 0.0), 0.0).sum(axis=1)
+        free = self.spare + self.headroom[:, None]
+        return np.where(used, np.maximum(up - free, 0.0), 0.0).sum(axis=1)
 
     def outcome(self, drawn: Drawn) -> Outcome:
         """Return what each draw comes to.
@@ -108,7 +111,7 @@ class PlanModel:
         busy = self.work.sum(axis=(0, 1)) > 0
         need = np.where(busy, load.sum(axis=1) / np.maximum(standing, 1e-12), 0.0)
         used = self.work.sum(axis=0) > 0
-        replicas = np.where(used, np.ceil(load - 1e-9) + self.spare, 0.0)
+        replicas = np.where(used, np.ceil(load + self.headroom[:, None] - 1e-9) + self.spare, 0.0)
         usd, chips = self._bill(replicas, drawn)
         growth = np.stack([input_of(drawn, "traffic growth", n) for n in self.demands], axis=1)
         queries = growth @ self.queries
@@ -156,7 +159,7 @@ def plan_model(plan: PlanResult) -> PlanModel:
     paid = {(fleet.offers[g].name, t): terms[fleet.offers[g].name][t] for g, t in found.committed}
     return PlanModel(
         inputs, tuple(d.name for d in plan.problem.demands), work, replicas, spot,
-        float(plan.options.spare),
+        float(plan.options.spare), np.array([p.headroom for p in pools]),
         np.array([1.0 / fleet.availability(p) - 1.0 for p in pools]),
         np.array([p.chips for p in pools], float), names, committed, paid,
         {name: _extra_price(plan, name) for name in dict.fromkeys([*names, *committed])},

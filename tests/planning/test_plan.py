@@ -87,8 +87,9 @@ def test_repair_takes_capacity_until_targets_hold() -> None:
     only = [i for i, p in enumerate(free.problem.everything.pools) if p.capacity[0] == one]
     pools = tuple(replace(p, capacity=tuple(1.6 * r for r in p.capacity))
                   for p in free.problem.everything.pools)  # fmt: skip
-    from costsim.planning.plan_check import check_plan, repaired
+    from costsim.planning.plan_check import check_plan
     from costsim.planning.plan_fleet import solve_problem
+    from costsim.planning.plan_repair import Repairer
 
     options = replace(free.options, requests=1500)
     problem = replace(free.problem, everything=replace(free.problem.everything, pools=pools),
@@ -96,10 +97,10 @@ def test_repair_takes_capacity_until_targets_hold() -> None:
     found = solve_problem(problem, options)
     first, costs = check_plan(problem, found, options), [found.usd]
     held = first
-    for _ in range(12):
+    for _ in range(8):
         if all(row.held for row in held):
             break
-        problem = repaired(problem, held)
+        problem = Repairer(problem, found, options).repaired(held)
         found = solve_problem(problem, options)
         costs.append(found.usd)
         held = check_plan(problem, found, options)
