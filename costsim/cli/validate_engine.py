@@ -12,7 +12,7 @@ from costsim.cli.options import PositiveNumber, output_options
 @click.command("engine")
 @click.option("--quick/--full", default=True, show_default=True,
               help="A few minutes; or models up to a billion parameters, more steps and a finer "
-                   "grid of kernels (about an hour).")
+                   "grid of kernels (under an hour).")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True,
               help="On a GPU steps and kernels are timed inside captured CUDA graphs.")
 @click.option("--dtype", type=click.Choice(["fp32", "bf16"]),
@@ -32,7 +32,8 @@ def command(
     """Time real models here (random weights, extra 'measure') and compare.
 
     Kernels are timed on their own, between the models; the models' steps are predicted from them.
-    An interrupted run goes on where it stopped.
+    An interrupted run goes on where it stopped. 'costsim validate all --engine
+    out/engine/engine.json' puts the result on the page of all comparisons.
 
     Example: costsim validate engine --quick --output out/engine
     """

@@ -222,3 +222,42 @@ def test_a_small_run_is_measured_interrupted_and_taken_up(tmp_path: Path) -> Non
     assert len(result.steps) == 4
     assert all(abs(s.error) < np.log(4) for s in result.steps)
     assert {k["variant"] for k in result.kernels if k["operator"] == "elementwise"} == set(KINDS)
+
+
+@pytest.mark.parametrize(("args", "message"), [
+    (["--only", "llama-29m"], "unknown model 'llama-29m'"),
+    (["--device", "tpu"], "tpu"), (["--threads", "0"], "positive"),
+])
+def test_mistakes_of_the_command_are_one_line(
+    args: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch", reason="extra 'measure' not installed")
+    pytest.importorskip("transformers", reason="extra 'measure' not installed")
+    from costsim.cli import main
+
+    with pytest.raises(SystemExit) as left:
+        main(["validate", "engine", *args])
+    said = capsys.readouterr().err.strip()
+    assert left.value.code == 2 and message in said and "\n" not in said
+
+
+def test_experts_of_either_implementation_give_the_same() -> None:
+    """The kernels timed alone are the library's: sorted and grouped, or expert by expert."""
+    torch = pytest.importorskip("torch", reason="extra 'measure' not installed")
+    transformers = pytest.importorskip("transformers", reason="extra 'measure' not installed")
+    if int(transformers.__version__.split(".")[0]) < 5:
+        pytest.skip("transformers 5 or later is needed")
+    from costsim.kernels.measure.transformers_kernels import TransformersBackend
+
+    shape = {"tokens": 6, "hidden": 32, "width": 16, "experts": 4, "top_k": 2, "dtype": "fp32"}
+    found = []
+    for experts in ("grouped_mm", "eager"):
+        torch.manual_seed(0)
+        backend = TransformersBackend("cpu", 1e5, "fp32", experts, seed=3)
+        call, more = backend.prepare("moe", shape)
+        found.append(call())
+        assert 2 <= more["touched"] <= 4
+    assert float(found[0].abs().max()) > 0
+    assert torch.allclose(*found, atol=1e-6)
+    for kind in KINDS:
+        backend.prepare("elementwise", {"kind": kind, "bytes": 4096})[0]()

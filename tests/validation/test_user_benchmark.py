@@ -209,3 +209,25 @@ def test_intervals_of_means_use_the_stated_error(served: Deployment) -> None:
     row = compare_runs([read_flat(measured(served, 16), "f")], served).runs[0].rows[1]
     low, high = row.interval
     assert high / low == pytest.approx(float(np.exp(2 * 1.6449 * row.log_error)))
+
+
+@pytest.mark.parametrize(("stated", "layout"), [("2", "TP2"), ("many", "TP1")])
+def test_without_tp_the_metadata_say_it(
+    tmp_path: Path, real: Deployment, stated: str, layout: str
+) -> None:
+    path = files.write(tmp_path / "m.json", measured(real, 8, tensor_parallel_size=stated))
+    found = CliRunner().invoke(
+        validate, [str(path), "--model", "llama-3.1-8b", "--hardware", "h100_sxm", "--json"],
+        catch_exceptions=False)
+    assert json.loads(found.stdout)["layout"] == layout
+
+
+def test_more_in_flight_than_fit_wait_in_front_of_the_engine(served: Deployment) -> None:
+    few = served.with_changes(settings=replace(served.settings, max_num_seqs=16))
+    at = operating_point(few, 16.0, 1000.0, 200.0)
+    row = files.vllm(files.closed_loop(64, 1000, 200, 1.0, float(at.tpot_s), 640))
+    compared = compare_runs([read_flat(row, "f")], few).runs[0]
+    assert any("wait in front" in note for note in compared.notes)
+    by = {m.metric: m.predicted for m in compared.rows}
+    assert by["ttft_s"] > 2 * float(at.ttft_s) + 1.0
+    assert by["requests_per_s"] == pytest.approx(float(at.requests_per_s))
