@@ -113,9 +113,8 @@ def close_loop(curve: StepCurve, batch: Any, steps: Any, prefill_first: bool) ->
         prefill_first: prompts take steps of their own, and decodes wait.
     """
     b, n = np.asarray(batch, float), np.maximum(np.asarray(steps, float), 1e-9)
-    # More prompts per step than the budget holds cannot be: b is at most that of a full budget.
-    per_request = curve.prompt_tokens / n / _MOST_BUSY + curve.decode_tokens
-    most = np.minimum(b, curve.budget_tokens / per_request)
+    most = np.minimum(b, most_decoding(curve.budget_tokens, curve.prompt_tokens,
+                                       curve.decode_tokens, n))
     low, high = np.zeros_like(most), most
     below, above = -b, _surplus(_at(curve, most, b, n, prefill_first), b, n)
     for _ in range(_STEPS):
@@ -139,6 +138,19 @@ def close_loop(curve: StepCurve, batch: Any, steps: Any, prefill_first: bool) ->
     return replace(state, ttft_s=ttft, requests_per_s=rate,
                    prompt_share=np.clip(1.0 - decodes / spent, 0.0, 1.0),
                    waiting_s=state.waiting_s + ttft - state.ttft_s)
+
+
+def most_decoding(budget: Any, prompt: Any, decode: Any, steps: Any) -> Any:
+    """Return the requests whose prompts and decodes fill every step.
+
+    Args:
+        budget: tokens of a step, of all groups.
+        prompt: new tokens of a prompt.
+        decode: tokens of the budget that a decoding request takes.
+        steps: decode steps of a request.
+    """
+    # More prompts per step than the budget holds cannot be.
+    return budget / (prompt / np.maximum(steps, 1e-9) / _MOST_BUSY + decode)
 
 
 def _surplus(state: LoopState, batch: Any, steps: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 from costsim.dtypes import bytes_per_element, rate_of
 from costsim.engine.deployment import Deployment
-from costsim.engine.loop import LoopState, StepCurve, close_loop
+from costsim.engine.loop import LoopState, StepCurve, close_loop, most_decoding
 from costsim.engine.memory import max_batch
 from costsim.engine.speculation import decode_steps, tokens_per_step, verify_width
 from costsim.engine.step import StepTime, stacked_steps
@@ -32,7 +32,8 @@ class OperatingPoint:
         output_tokens_per_s_per_accelerator: the same per accelerator.
         fits: whether B such requests fit the memory and the engine's limit.
         max_batch: how many do.
-        decode, prefill: time of a decode step of the batch, and of one chunk of a prompt alone.
+        decode, prefill: time of a decode step of the batch (of as many requests as can decode,
+            where prompts fill the steps), and of one chunk of a prompt alone.
         bottleneck: ``compute``, ``memory``, ``network`` or ``host``.
         mfu, mbu: useful FLOP over peak, bytes over bandwidth.
         activity: share of the accelerator's dynamic power that is drawn.
@@ -90,11 +91,13 @@ def operating_point(
     stages = np.asarray(deployment.layout.pp, float)
     micro = np.maximum(batch / stages, 1.0)
     prompt = _Prompt.of(deployment, isl)
-    curve, decode, prefill, mixed = _curve(deployment, micro, isl, osl, prompt)
-    curve = _with_encoder(curve, encoder_s)
     steps = decode_steps(deployment.settings, osl)
+    most = _most_decoding(deployment, micro, steps, prompt)
+    curve, decode, prefill, mixed = _curve(deployment, most, isl, osl, prompt)
+    curve = _with_encoder(curve, encoder_s)
     loop = close_loop(curve, micro, steps, not deployment.settings.chunked_prefill)
-    return _assemble(deployment, batch, isl, osl, steps, loop, decode, prefill, mixed, prompt)
+    return _assemble(deployment, batch, isl, osl, steps, most, loop, decode, prefill, mixed,
+                     prompt)
 
 
 def closed_loop(deployment: Deployment, in_flight: Any, isl: Any, osl: Any) -> OperatingPoint:
@@ -146,10 +149,27 @@ class _Prompt:
         return cls(new, isl - new, chunks, chunk, isl - new + 0.5 * (new - chunk), budget)
 
 
+def _most_decoding(deployment: Deployment, micro: Any, steps: Any, prompt: _Prompt) -> Any:
+    """Return how many requests of a micro-batch decode at most.
+
+    Where their prompts fill every step's budget, more requests only wait for it.
+    """
+    settings = deployment.settings
+    beside = float(verify_width(settings) if settings.chunked_prefill else 0)
+    groups = np.asarray(deployment.layout.dp, float)
+    most = most_decoding(groups * prompt.budget, prompt.new, beside, steps)
+    return np.maximum(np.minimum(micro, most), np.minimum(micro, 1.0))
+
+
 def _curve(
     deployment: Deployment, micro: Any, isl: Any, osl: Any, prompt: _Prompt
 ) -> tuple[StepCurve, StepTime, StepTime, StepTime]:
-    """Return the step times that the loop needs, and the steps behind them."""
+    """Return the step times that the loop needs, and the steps behind them.
+
+    Args:
+        deployment, isl, osl, prompt: as in `operating_point`.
+        micro: requests that decode at most.
+    """
     context = isl + 0.5 * osl
     groups = np.asarray(deployment.layout.dp, float)
     width = verify_width(deployment.settings)
@@ -196,7 +216,7 @@ def _with_encoder(curve: StepCurve, encoder_s: Any) -> StepCurve:
 
 
 def _assemble(
-    deployment: Deployment, batch: Any, isl: Any, osl: Any, steps: Any, loop: LoopState,
+    deployment: Deployment, batch: Any, isl: Any, osl: Any, steps: Any, most: Any, loop: LoopState,
     decode: StepTime, prefill: StepTime, mixed: StepTime, prompt: _Prompt,
 ) -> OperatingPoint:
     accelerators = np.asarray(deployment.layout.accelerators, float)
@@ -204,7 +224,7 @@ def _assemble(
     decode_s = steps * loop.step_s
     rate = batch / (loop.ttft_s + decode_s)
     limit = max_batch(deployment, isl, osl)
-    mfu, mbu = _utilisation(deployment, batch, rate, steps, decode, prefill, prompt)
+    mfu, mbu = _utilisation(deployment, most, rate, steps, decode, prefill, prompt)
     share = loop.prompt_share
     added_tpot, added_ttft = deployment.settings.log_errors()
     error = np.hypot(decode.log_error * (1.0 - share) + prefill.log_error * share, added_tpot)
@@ -226,14 +246,20 @@ def _assemble(
 
 
 def _utilisation(
-    deployment: Deployment, batch: Any, rate: Any, steps: Any, decode: StepTime,
+    deployment: Deployment, decoding: Any, rate: Any, steps: Any, decode: StepTime,
     prefill: StepTime, prompt: _Prompt,
 ) -> tuple[Any, Any]:
-    """Return model FLOP and bandwidth utilisation, decode and prompts together."""
+    """Return model FLOP and bandwidth utilisation, decode and prompts together.
+
+    Args:
+        deployment, rate, steps, prompt: of the operating point.
+        decoding: requests of the decode step.
+        decode, prefill: the steps.
+    """
     hardware, stages = deployment.hardware, np.asarray(deployment.layout.pp, float)
     # Steps hold work of all stages: one accelerator has a stage's share. A prompt on its own is
     # one of dp groups' work.
-    rounds = rate * steps / batch * stages
+    rounds = rate * steps / decoding
     prompts = rate * prompt.chunks / np.asarray(deployment.layout.dp, float)
     flop = (decode.flop * rounds + prefill.flop * prompts) / stages
     moved = (decode.memory_bytes * rounds + prefill.memory_bytes * prompts) / stages

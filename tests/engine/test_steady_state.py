@@ -79,10 +79,21 @@ def test_more_requests_are_slower_and_more_throughput(
                         calibration=Calibration.roofline())
     few, many = (operating_point(deployment, b, isl, osl) for b in (batch, 2 * batch))
     assert np.isfinite(few.ttft_s) and few.ttft_s > 0
-    # Prompts near the token budget leave less room to batch; docs/engine.md states the size.
-    assert many.tpot_s >= few.tpot_s * 0.93
+    assert many.tpot_s >= few.tpot_s * (1 - 1e-6)
     assert many.ttft_s >= few.ttft_s * (1 - 1e-6)
-    assert many.requests_per_s >= few.requests_per_s * 0.93
+    # Kernels of more rows may fill their last wave less well; docs/engine.md states the size.
+    assert many.requests_per_s >= few.requests_per_s * 0.96
+
+
+@pytest.mark.theory
+def test_requests_beyond_a_full_budget_only_wait(serve: Serve) -> None:
+    """Prompts fill every step: more requests wait longer, and nothing else changes."""
+    full, more, most = (operating_point(serve("llama-3.1-70b", tp=4), b, 8000, 20)
+                        for b in (400, 800, 1600))
+    assert more.tpot_s == pytest.approx(float(full.tpot_s), rel=2e-3)
+    assert most.tpot_s == pytest.approx(float(more.tpot_s), rel=2e-3)
+    assert most.requests_per_s == pytest.approx(float(full.requests_per_s), rel=2e-3)
+    assert most.e2e_s == pytest.approx(2 * float(more.e2e_s), rel=5e-3)
 
 
 @settings(max_examples=20, deadline=None)
