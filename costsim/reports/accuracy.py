@@ -14,6 +14,7 @@ from typing import Any
 from costsim.files import write_atomically
 from costsim.reports.figures_accuracy import draw_classes, draw_scatter, shown
 from costsim.reports.html import embed, items, page, table, write_page
+from costsim.reports.validation import percent
 from costsim.validation.comparison import (
     Aim,
     ComparedPoint,
@@ -28,13 +29,6 @@ _MOST_ROWS = 8000
 COMMAND = "costsim validate all --write docs/accuracy.md"
 SUMMARY = ("", "points", "median error", "bias", "90th percentile", "in 90 % interval")
 POINT = ("point", "explanation", "measured", "predicted", "error")
-
-
-def percent(value: float, signed: bool = False) -> str:
-    """Return a share as per cent, a dash where it is not known."""
-    if not math.isfinite(value):
-        return "–"
-    return f"{100 * value:+.1f} %" if signed else f"{100 * value:.1f} %"
 
 
 def figure_of(value: float, quantity: str) -> str:

@@ -32,6 +32,7 @@ def silicon_data(
 ) -> dict[str, Any]:
     """Return all figures of the comparison as plain data."""
     from costsim.validation.silicon import CLASSES, by_class, kendall, summaries
+    from costsim.validation.silicon_comparison import explain
 
     reasons: dict[str, int] = {}
     for row in missed:
@@ -45,19 +46,8 @@ def silicon_data(
                            for k, v in by_class(found, key).items()}
                     for name, key in CLASSES.items()},
         "worst_tpot": [{"id": p.point.id, "predicted_s": p.tpot_s, "measured_s": p.point.tpot_s,
-                        "explanation": explanation(p)} for p in worst],
+                        "explanation": explain(p)} for p in worst],
     }
-
-
-def explanation(p: Prediction) -> str:
-    """Return what is known of why a prediction is far off."""
-    if p.point.assumed:
-        return p.point.assumed
-    if p.point.draft_tokens:
-        return "drafts; acceptance differs between texts, one figure stands for all"
-    if p.point.ttft_s > 20:
-        return "the measured TTFT shows a server that was overloaded"
-    return "not explained"
 
 
 def silicon_table(data: Mapping[str, Any]) -> Group:

@@ -32,20 +32,13 @@ SOURCE = "aiconfigurator-core, systems/silicon_sample.csv, row {id}"
 
 def explain(p: Prediction) -> str:
     """Return what is known of why a prediction is far off."""
-    ratio = p.tpot_s / p.point.tpot_s
-    if _assumed(p):
-        return _assumed(p)
-    if "DeepSeek" in p.point.model and ratio > 1.6:
-        return "faster than one token per step allows: multi-token prediction, not recorded"
-    if p.point.layout is None:
-        return "disaggregated; speculative decoding is not recorded in these rows"
+    if p.point.assumed:
+        return p.point.assumed
+    if p.point.draft_tokens:
+        return "drafts; acceptance differs between texts, one figure stands for all"
     if p.point.ttft_s > 20:
         return "the measured TTFT shows a server that was overloaded"
     return "not explained; the interval stands for it"
-
-
-def _assumed(p: Prediction) -> str:
-    return str(getattr(p, "assumed", "") or getattr(p.point, "assumed", ""))
 
 
 def compared(found: Sequence[Prediction]) -> list[ComparedPoint]:
@@ -59,7 +52,7 @@ def compared(found: Sequence[Prediction]) -> list[ComparedPoint]:
                            p.throughput(p.point.ttft_s, p.point.tpot_s))}
         points += [ComparedPoint(p.point.id, NAMES[q], *values[q],
                                  getattr(p, f"log_error_{q}"), classes,
-                                 SOURCE.format(id=p.point.id), _assumed(p), explain(p))
+                                 SOURCE.format(id=p.point.id), p.point.assumed, explain(p))
                    for q in QUANTITIES]
     return points
 
