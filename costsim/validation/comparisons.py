@@ -172,7 +172,8 @@ def published(at: Where, progress: Progress | None = None) -> Comparison:
 
 def published_csv(at: Where, progress: Progress | None = None) -> Comparison:
     """Return the collected table of published operating points, where it is at hand."""
-    from costsim.validation.published import KERNELS, comparison
+    from costsim.validation.published import comparison
+    from costsim.validation.published_case import KERNELS
     from costsim.validation.published_csv import read_published
 
     title = "Published results, the collected table"

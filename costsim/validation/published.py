@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,16 +14,9 @@ from costsim.loading import read_toml
 from costsim.models.count import active_parameters
 from costsim.models.loader import load_model
 from costsim.validation.comparison import Aim, ComparedPoint, Comparison, by_class, summarise
+from costsim.validation.published_case import CALIBRATIONS, ENGINE, KERNELS, ROOFLINE, Case
 from costsim.validation.published_points import PublishedPoint, published_points
-from costsim.validation.published_regimes import (
-    CALIBRATIONS,
-    ENGINE,
-    KERNELS,
-    ROOFLINE,
-    Case,
-    Predicted,
-    predict,
-)
+from costsim.validation.published_regimes import Predicted, predict
 
 EXPLANATIONS = Path(__file__).with_name("published_explanations.toml")
 CLASSES = ("hardware", "model class", "regime", "document", "calibration")
@@ -64,8 +58,6 @@ def _predicted_alike(point: PublishedPoint, mode: str, rate: float) -> Predicted
 
 def _predicted(point: PublishedPoint, mode: str, rate: float) -> Predicted:
     """Return a prediction; points that differ in their figure or name alone share one."""
-    from dataclasses import replace
-
     return _predicted_alike(replace(point, id="", section="", value=1.0), mode, rate)
 
 

@@ -15,6 +15,13 @@ from costsim.hardware.loader import load_hardware
 from costsim.models.loader import load_model
 from costsim.validation.comparison import summarise
 from costsim.validation.published import aims, calibration_of, compare
+from costsim.validation.published_case import (
+    ENGINE,
+    KERNELS,
+    Case,
+    settings_of,
+    without_fitted_figures,
+)
 from costsim.validation.published_csv import read_published
 from costsim.validation.published_points import (
     REGIMES,
@@ -22,14 +29,7 @@ from costsim.validation.published_points import (
     published_points,
     read_layout,
 )
-from costsim.validation.published_regimes import (
-    ENGINE,
-    KERNELS,
-    Case,
-    predict,
-    settings_of,
-    without_fitted_figures,
-)
+from costsim.validation.published_regimes import predict
 
 BY_ID = {p.id: p for p in published_points()}
 H100_70B = "trtllm-1.0 llama-3.3-70b h100_sxm TP2 "
