@@ -34,7 +34,7 @@ def read_published(path: Path | str) -> tuple[list[PublishedPoint], dict[str, in
     """Return the points of a table, and reasons with their numbers of rows left out.
 
     Raises:
-        InputError: the file is missing or lacks a column.
+        InputError: the file is missing, lacks a column or holds text for a number.
     """
     path = Path(path)
     if not path.is_file():
@@ -51,6 +51,8 @@ def read_published(path: Path | str) -> tuple[list[PublishedPoint], dict[str, in
                 points += _points(row)
             except InputError as error:
                 left[str(error)] = left.get(str(error), 0) + 1
+            except ValueError as error:
+                raise InputError(f"{path}, line {reader.line_num}: {error}") from error
     return points, left
 
 
@@ -144,8 +146,10 @@ def _plain(row: Row, base: PublishedPoint, about: dict[str, Any]) -> Iterator[Pu
         base = replace(base, assumed="attention data parallel, experts sliced")
     base = replace(base, regime=about["regime"], layout=layout)
     if base.regime == "burst":
-        requests = _names()["requests"][f"{base.isl:.0f}/{base.osl:.0f}"]
-        base = replace(base, requests=int(requests), batch=None)
+        lengths = f"{base.isl:.0f}/{base.osl:.0f}"
+        if lengths not in _names()["requests"]:
+            raise InputError(f"number of requests at lengths {lengths} is not known")
+        base = replace(base, requests=int(_names()["requests"][lengths]), batch=None)
     quantity = {"throughput_output_tok_s": ("output_tokens_per_s", 1.0),
                 "ttft_ms": ("ttft_s", 1e-3), "tpot_ms": ("tpot_s", 1e-3)}
     for column, (name, unit) in quantity.items():

@@ -22,7 +22,7 @@ from costsim.validation.published_case import (
     settings_of,
     without_fitted_figures,
 )
-from costsim.validation.published_csv import read_published
+from costsim.validation.published_csv import COLUMNS, read_published
 from costsim.validation.published_points import (
     REGIMES,
     PublishedPoint,
@@ -168,6 +168,18 @@ def test_collected_table_with_mistakes(tmp_path: Path) -> None:
     (tmp_path / "some.csv").write_text("id,source\n1,2\n", encoding="utf-8")
     with pytest.raises(InputError, match="column date"):
         read_published(tmp_path / "some.csv")
+    row = ["a", "x @00f37686", "2025-08", "Llama 3.3 70B", "H100-SXM-80GB", "2", "FP8",
+           "TensorRT-LLM", "1000", "1000", "4205", "max", "yes"]
+    for column, text, message in ((5, "two", r"line 2: .*'two'"), (8, "777", "")):
+        bad = [*row[:column], text, *row[column + 1:]]
+        (tmp_path / "bad.csv").write_text(f"{','.join(COLUMNS)}\n{','.join(bad)}\n",
+                                          encoding="utf-8")
+        if message:
+            with pytest.raises(InputError, match=message):
+                read_published(tmp_path / "bad.csv")
+        else:
+            assert read_published(tmp_path / "bad.csv")[1] == {
+                "number of requests at lengths 777/1000 is not known": 1}
 
 
 def test_summaries_have_bias_and_coverage() -> None:
