@@ -16,7 +16,7 @@ from costsim.cli.options import (
     request_options,
     target_options,
 )
-from costsim.cli.simulate_options import fleet_table, simulate_options
+from costsim.cli.simulate_options import fleet_table, refuse_unused, simulate_options
 
 if TYPE_CHECKING:
     from costsim.planning.simulate import Simulated
@@ -44,6 +44,7 @@ def command(
     from costsim.planning.simulate import simulate
     from costsim.reports.tables_simulation import simulation_table
 
+    refuse_unused(click.get_current_context(), options)
     table, folder = fleet_table(model, hardware, options | {"output": output})
     case = fleet_of(table, folder, str(options["fleet"] or "simulate"))
     with progress_bar(as_json) as say:

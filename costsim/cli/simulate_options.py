@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from costsim.cli.options import PositiveNumber, Seconds
 from costsim.errors import InputError
@@ -79,6 +80,30 @@ def simulate_options(command: Command) -> Command:
     for option in reversed((*TRAFFIC, *FLEET, *RUN)):
         command = option(command)
     return command
+
+
+def refuse_unused(context: click.Context, options: dict[str, Any]) -> None:
+    """Raise InputError where an option was given that another one leaves without effect."""
+    lengths, loop = {"isl", "osl", "length_cv"}, {"users", "think", "turns"}
+    classes = {"ttft", "tpot", "timeout"}
+    mine = {parameter.name for parameter in context.command.params}
+    kept = {"fleet", "seed", "replications", "processes", "warmup", "until", "sample", "steps",
+            "reject_oversize", "allow_overload", "time_limit", "checkpoint", "invariants", "table",
+            "changes", "as_json", "output", "model", "hardware"}  # fmt: skip
+    rules = {
+        "fleet": mine - kept, "trace": lengths | {"users"},
+        "traffic_file": lengths | loop | classes | {"trace", "trace_format", "sort", "arrivals"},
+    }  # fmt: skip
+    for name, unused in rules.items():
+        for other in sorted(unused if options[name] is not None else ()):
+            if context.get_parameter_source(str(other)) is ParameterSource.COMMANDLINE:
+                one, two = (_flag(context, str(n)) for n in (other, name))
+                raise InputError(f"simulate: {one} has no effect with {two}; --set KEY=VALUE sets "
+                                 "a key of the fleet or its traffic")
+
+
+def _flag(context: click.Context, name: str) -> str:
+    return next(p.opts[0] for p in context.command.params if p.name == name)
 
 
 def fleet_table(model: str | None, hardware: str | None, options: dict[str, Any]
@@ -160,14 +185,16 @@ def traffic_table(options: dict[str, Any]) -> dict[str, Any]:
         table = loading.read_toml(path)
         if table.get("trace"):
             table["trace"] = str(path.parent.resolve() / str(table["trace"]))
-        return table
+        return table | _changes(options)
     table = _trace(options) if options["trace"] is not None else _generated(options)
-    for key in ("rate", "scale", "cv", "requests"):
-        if options[key]:
-            table[key] = options[key]
-    if options["duration"]:
-        table["duration_s"] = options["duration"]
-    return table | _class(options) | _sessions(options)
+    return table | _changes(options) | _class(options) | _sessions(options)
+
+
+def _changes(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys that options set in traffic of any origin."""
+    names = {"rate": "rate", "scale": "scale", "cv": "cv", "requests": "requests",
+             "duration_s": "duration"}  # fmt: skip
+    return {key: options[name] for key, name in names.items() if options[name]}
 
 
 def _trace(options: dict[str, Any]) -> dict[str, Any]:

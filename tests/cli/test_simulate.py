@@ -190,6 +190,24 @@ def test_mistakes_are_one_line(run: Run, args: tuple[str, ...], message: str) ->
     assert "Traceback" not in done.stderr
 
 
+def test_options_without_effect_are_refused(run: Run, tmp_path: Path) -> None:
+    path = write_fleet(tmp_path)
+    (tmp_path / "traffic.toml").write_text('trace = "trace.csv"\n')
+    model = ("simulate", "llama-3.1-8b", "h100_sxm")
+    for args, message in (
+        (("simulate", "--fleet", str(path), "--rate", "5"), "--rate has no effect with --fleet"),
+        ((*model, "--fleet", str(path)), "takes the place of MODEL"),
+        ((*model, "--trace", "trace.csv", "--isl", "5"), "--isl has no effect with --trace"),
+        ((*model, "--traffic", "traffic.toml", "--users", "5"), "--users has no effect with"),
+        (("simulate", "llama-3.1-8b"), "MODEL and HARDWARE are needed"),
+        (model, "needs --trace, --traffic, --rate or --users"),
+    ):
+        done = run(*args)
+        assert done.returncode == 2 and message in done.stderr, done.stderr
+    done = run(*model, "--traffic", "traffic.toml", "--rate", "8", "--json")
+    assert json.loads(done.stdout)["load"]["default"]["offered_requests_per_s"] == pytest.approx(8)
+
+
 def test_replications_in_processes_are_the_same_as_one_after_the_other(run: Run) -> None:
     one, two = (json.loads(run(*SMALL, "--replications", "3", "--processes", n, "--json").stdout)
                 for n in ("1", "2"))  # fmt: skip
