@@ -16,8 +16,6 @@ from costsim.serving.results import SimulationResult
 from costsim.serving.simulation import simulate
 from costsim.serving.traffic import Traffic
 
-LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s")
-
 
 @dataclass(frozen=True)
 class Replications:

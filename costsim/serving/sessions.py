@@ -62,8 +62,12 @@ class Conversations:
         table = fleet.requests
         # A user whose last request was refused or lost starts anew.
         grows = rules.grows and table.status[last] == FINISHED
-        before = table.prompt[last] + table.output[last] if grows else 0
-        prompt = before + (rules.prompt_tokens or (0 if grows else table.prompt[session]))
+        if grows:
+            prompt = table.prompt[last] + table.output[last] + rules.prompt_tokens
+        elif rules.grows:
+            prompt = table.prompt[session]
+        else:
+            prompt = rules.prompt_tokens or table.prompt[session]
         output = rules.output_tokens or table.output[session]
         if rules.geometric:
             output = int(random.geometric(1.0 / output))

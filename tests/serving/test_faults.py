@@ -46,13 +46,14 @@ def test_users_who_are_refused_and_do_not_think_come_again_later() -> None:
 
 def test_a_conversation_that_outgrows_the_cache_ends() -> None:
     rules = Sessions(turns=50, prompt_tokens=800)
-    flow = generated(np.zeros(3), 800, 40, sessions=rules)
+    flow = generated(np.zeros(3), 900, 40, sessions=rules)
     result = simulate(SPEC, flow, invariants=True)
     assert result.counts()["rejected"] == 3
     assert result.table["prompt"][result.table["status"] == 3].max() < 20_000
     endless = replace(rules, turns=0, until_s=300.0)
     again = simulate(SPEC, replace(flow, sessions=endless))
     assert again.counts()["rejected"] > 3 and again.summary()["unserved"] == 0
+    assert np.sum(again.table["prompt"] == 900) > 3  # first prompts of new conversations
 
 
 def test_all_replicas_down_for_long() -> None:

@@ -117,6 +117,17 @@ def test_batch_means_cover_the_mean_of_a_correlated_series() -> None:
     assert covered >= 47  # 90 % of 60 is 54, three standard deviations of a binomial are 7
 
 
+@pytest.mark.parametrize(("statistic", "share"), [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)])
+def test_intervals_of_percentiles_cover_them(statistic: str, share: float) -> None:
+    draw = np.random.default_rng(5)
+    covered = 0
+    for _ in range(200):
+        low, high = batch_interval(draw.exponential(1.0, 2000), statistic)
+        covered += low <= -np.log(1 - share) <= high
+    assert 160 <= covered <= 193  # 90 % of 200 is 180, three standard deviations are 13
+    assert np.isnan(batch_interval(draw.exponential(1.0, 300), "p99")[0])
+
+
 def test_time_limit_and_until() -> None:
     long = simulate(SPEC, traffic(count=30_000), mode="steps", time_limit_s=0.2)
     assert not long.complete and long.summary()["unserved"] > 0
