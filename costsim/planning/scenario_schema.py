@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from costsim.errors import InputError, unknown_name
-from costsim.planning.studies_schema import AnyStudy
-from costsim.units import parse_quantity
+from costsim.errors import unknown_name
+from costsim.planning.studies_schema import AnyStudy, Strict, quantity
 
-
-def _quantity(dimension: str) -> BeforeValidator:
-    def convert(value: Any) -> Any:
-        try:
-            return parse_quantity(value, dimension)
-        except InputError as error:
-            raise ValueError(str(error)) from None
-
-    return BeforeValidator(convert)
-
-
-Time = Annotated[float, _quantity("time")]
-Rate = Annotated[float, _quantity("rate")]
-Count = Annotated[float, _quantity("count"), Field(gt=0)]
-Amount = Annotated[float, _quantity("count")]
-
-
-class Strict(BaseModel):
-    """Unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+Time = Annotated[float, quantity("time")]
+Rate = Annotated[float, quantity("rate")]
+Count = Annotated[float, quantity("count"), Field(gt=0)]
+Amount = Annotated[float, quantity("count")]
 
 
 class ModelRow(Strict):
@@ -113,7 +95,7 @@ class SweepTable(Strict):
     """Numbers of experts to sweep at equal active parameters."""
 
     base: str = ""
-    experts: list[int] = []
+    experts: list[int] = Field(default_factory=list)
     top_k: int = Field(default=2, ge=1)
 
 
@@ -143,6 +125,6 @@ class ScenarioTable(Strict):
     hardware: list[HardwareRow] = Field(min_length=1)
     workloads: list[WorkloadRow] = Field(min_length=1)
     sweep: SweepTable = SweepTable()
-    api_prices: list[ApiPriceRow] = []
-    studies: list[AnyStudy] = []
-    assumptions: list[str] = []
+    api_prices: list[ApiPriceRow] = Field(default_factory=list)
+    studies: list[AnyStudy] = Field(default_factory=list)
+    assumptions: list[str] = Field(default_factory=list)

@@ -10,7 +10,9 @@ from costsim.errors import InputError
 from costsim.units import parse_quantity
 
 
-def _quantity(dimension: str) -> BeforeValidator:
+def quantity(dimension: str) -> BeforeValidator:
+    """Return a validator that reads quantities with units."""
+
     def convert(value: Any) -> Any:
         try:
             return parse_quantity(value, dimension)
@@ -20,15 +22,19 @@ def _quantity(dimension: str) -> BeforeValidator:
     return BeforeValidator(convert)
 
 
-Time = Annotated[float, _quantity("time"), Field(gt=0)]
-Count = Annotated[float, _quantity("count"), Field(gt=0)]
+Time = Annotated[float, quantity("time"), Field(gt=0)]
+Count = Annotated[float, quantity("count"), Field(gt=0)]
 Shape = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=24, max_length=24)]
 
 
-class StudyRow(BaseModel):
+class Strict(BaseModel):
     """Unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StudyRow(Strict):
+    """What every study has."""
 
     title: str
     source: str = ""
@@ -56,10 +62,8 @@ class Fleet(StudyRow):
     shape_source: str
 
 
-class Zone(BaseModel):
+class Zone(Strict):
     """A time zone: its share of the seats and its offset from UTC in hours."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     share: float = Field(gt=0, le=1)
@@ -82,10 +86,8 @@ class Seats(StudyRow):
     api: str
 
 
-class QualityPair(BaseModel):
+class QualityPair(Strict):
     """A dense and a sparse model that are compared in quality."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     dense: str
     sparse: str

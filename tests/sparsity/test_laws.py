@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -169,3 +171,10 @@ def test_leverage_law_asked_for_a_loss() -> None:
 def test_unknown_law_is_suggested() -> None:
     with pytest.raises(InputError, match="did you mean 'krajewski'"):
         load_law("krajevski")
+
+
+def test_unverified_coefficients_widen_the_interval() -> None:
+    law = load_law("ludziejewski")
+    design = Design(1e9, 4e9, 5e10, 4)
+    doubtful = replace(law, provenance="unverified")
+    assert doubtful.total_log_error(design) == pytest.approx(2 * law.total_log_error(design))

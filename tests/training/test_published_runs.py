@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -109,3 +110,11 @@ def test_command_fails_where_the_error_is_too_large() -> None:
     result = CliRunner().invoke(cli, ["validate", "training", "--most", "0.01", "--json"])
     assert result.exit_code == 1
     assert '"median_error"' in result.output
+
+
+def test_docs_say_what_the_comparison_says(runs: list[PublishedRun]) -> None:
+    """Within a point, so that recalibrated kernels do not break it and drift does."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text("utf-8")
+    found = re.search(r"all that count \| (\d+) \| \*\*([\d.]+) %", page)
+    assert found and int(found[1]) == sum(run.counts for run in runs)
+    assert float(found[2]) / 100 == pytest.approx(median_error(runs), abs=0.02)

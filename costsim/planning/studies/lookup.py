@@ -3,46 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from costsim.errors import unknown_name
 from costsim.planning.results import Cell, ScenarioResult
 from costsim.planning.scenario import HardwareEntry, ModelEntry, Workload
 
+Entry = TypeVar("Entry", ModelEntry, HardwareEntry, Workload)
+
+def _named(found: Sequence[Entry], key: str, what: str) -> Entry:
+    by_key = {entry.key: entry for entry in found}
+    if key not in by_key:
+        raise unknown_name(f"{what} of a study", key, by_key)
+    return by_key[key]
+
 
 def model_entry(result: ScenarioResult, key: str) -> ModelEntry:
-    """Return a model of the scenario by its key.
-
-    Raises:
-        InputError: there is none.
-    """
-    found = {m.key: m for m in result.scenario.models}
-    if key not in found:
-        raise unknown_name("model of a study", key, found)
-    return found[key]
+    """Return a model of the scenario by its key; `InputError` where there is none."""
+    return _named(result.scenario.models, key, "model")
 
 
 def hardware_entry(result: ScenarioResult, key: str) -> HardwareEntry:
-    """Return an accelerator of the scenario by its name.
-
-    Raises:
-        InputError: there is none.
-    """
-    found = {h.key: h for h in result.scenario.hardware}
-    if key not in found:
-        raise unknown_name("hardware of a study", key, found)
-    return found[key]
+    """Return an accelerator of the scenario by its name; `InputError` where there is none."""
+    return _named(result.scenario.hardware, key, "hardware")
 
 
 def workload_entry(result: ScenarioResult, key: str) -> Workload:
-    """Return a workload of the scenario by its key.
-
-    Raises:
-        InputError: there is none.
-    """
-    found = {w.key: w for w in result.scenario.workloads}
-    if key not in found:
-        raise unknown_name("workload of a study", key, found)
-    return found[key]
+    """Return a workload of the scenario by its key; `InputError` where there is none."""
+    return _named(result.scenario.workloads, key, "workload")
 
 
 def cheapest(cells: Sequence[Cell]) -> Cell | None:
