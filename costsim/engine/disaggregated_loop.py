@@ -168,5 +168,7 @@ def _between(knots: list[Any], times: list[Any], at: Any) -> Any:
 
 def _crowd(prefill: Deployment, pool: _PrefillPool, total: Any) -> Any:
     """Return the wait for others' prompts that come along (``prompt_clustering``)."""
-    share = prefill.settings.prompt_clustering
+    settings = prefill.settings
+    share = (settings.pools_prompt_clustering if settings.pools_prompt_clustering >= 0
+             else settings.prompt_clustering)
     return share * np.maximum(total - 1.0, 0.0) / np.maximum(pool.capacity, 1e-30)

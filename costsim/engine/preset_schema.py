@@ -47,6 +47,7 @@ class Settings(BaseModel):
     poll_steps: int | None = Field(None, ge=1)
     prompt_clustering: float | None = Field(None, ge=0, le=1)
     dp_prompt_clustering: float | None = Field(None, ge=0, le=1)
+    pools_prompt_clustering: float | None = Field(None, ge=0, le=1)
     frontend_s: float | None = Field(None, ge=0, le=10)
     log_error_tpot: float | None = Field(None, ge=0, le=3)
     log_error_ttft: float | None = Field(None, ge=0, le=3)

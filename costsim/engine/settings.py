@@ -90,6 +90,8 @@ class EngineSettings:
             benchmarks with similar output lengths stay clustered.
         dp_prompt_clustering: the same where attention is data parallel (ranks wait for one
             another's prompts); negative: as ``prompt_clustering``.
+        pools_prompt_clustering: the same in front of a separate prefill pool; negative: as
+            ``prompt_clustering``.
         frontend_s: from the client's request to the scheduler and back to its first token.
         log_error_tpot, log_error_ttft: standard deviation of log(actual / predicted) that the
             engine adds to the kernels' own, from measured serving points.
@@ -143,6 +145,7 @@ class EngineSettings:
     poll_steps: int = 1
     prompt_clustering: float = 0.0
     dp_prompt_clustering: float = -1.0
+    pools_prompt_clustering: float = -1.0
     frontend_s: float = 0.0
     log_error_tpot: float = 0.05
     log_error_ttft: float = 0.25

@@ -47,6 +47,7 @@ _SCALE = np.array([0.1, 0.1, 1e-5, 1e-5, 1e-5, 1e-3, 1e-5, 0.3, 0.3, 0.3, 0.03])
 _TTFT_WEIGHT = 0.3
 # Fewer rows than this say nothing of how wide an interval must be.
 _FEWEST_ERRORS = 20
+_POOL_SHARES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
 _NETWORK = ("all-reduce", "expert dispatch", "expert combine", "expert exchange",
             "gather logits", "context-parallel exchange")
 
@@ -227,10 +228,27 @@ def fit_drafting(points: Sequence[ServingPoint], settings: EngineSettings) -> di
     return {"draft_host_s": low}
 
 
+def fit_pools(points: Sequence[ServingPoint], settings: EngineSettings) -> dict[str, float]:
+    """Return how clustered prompts are in front of a prefill pool: least error of TTFT and rate.
+
+    Args:
+        points: rows with separate pools, of one engine, that may be fitted on.
+        settings: of the engine, fitted already.
+    """
+    def error(share: float) -> float:
+        changed = replace(settings, pools_prompt_clustering=share)
+        found, _ = predict(points, {settings.name: changed})
+        return float(sum(np.median([abs(getattr(p, f"error_{q}")) for p in found])
+                         for q in ("ttft", "throughput")))
+
+    return {"pools_prompt_clustering": min(_POOL_SHARES, key=error)}
+
+
 def fit_errors(points: Sequence[ServingPoint], settings: Settings) -> dict[str, dict[str, float]]:
     """Return the log errors each engine adds to its kernels', from the rows for fitting."""
     none = {"log_error_tpot": 0.0, "log_error_ttft": 0.0, "log_error_pools_tpot": 0.0,
             "log_error_pools_ttft": 0.0, "log_error_drafting": 0.0}
+    points = [p for p in points if not p.assumed]
     bare = with_figures(settings, dict.fromkeys(settings, none))
     found, _ = predict([p for p in points if p.fit], bare)
     figures: dict[str, dict[str, float]] = {}
@@ -275,6 +293,9 @@ def fit(
         rows = fitted_on(points, engine)
         if rows:
             figures[engine] = fit_engine(parts_of(rows, plain))
+        pools = [p for p in rows if p.layout is None]
+        if len(pools) >= _FEWEST_ERRORS:
+            figures[engine] |= fit_pools(pools, with_figures(settings, figures)[engine])
         drafting = fitted_on(points, engine, drafting=True)
         if drafting:
             fitted = with_figures(settings, figures)[engine]

@@ -75,6 +75,16 @@ def test_drafting_gains_tokens(serve: Serve) -> None:
     assert 1.0 < one.tpot_s / other.tpot_s < 2.2
 
 
+def test_clustered_prompts_wait_for_one_another(serve: Serve) -> None:
+    """A share of the others' prompts in front of each, at the pool's capacity."""
+    decode = serve("llama-3.1-70b", tp=8)
+    found = [disaggregated_loop(
+        serve("llama-3.1-70b", tp=4, settings=EngineSettings(pools_prompt_clustering=share)),
+        decode, 2000, 500, 65.0, prefill_replicas=2) for share in (0.0, 0.25)]
+    capacity = found[0].requests_per_s / found[0].prefill_busy
+    assert found[1].ttft_s - found[0].ttft_s == pytest.approx(0.25 * 64 / capacity, rel=0.1)
+
+
 def test_errors_of_pools_and_drafting() -> None:
     settings = EngineSettings(log_error_tpot=0.1, log_error_ttft=0.3, log_error_pools_tpot=0.4,
                               log_error_drafting=0.3, speculation=Speculation("mtp", 1, 0.6))
