@@ -54,6 +54,9 @@ command.add_command(benchmark)
 def kernels(hardware: str, table: Path | None, as_json: bool, output: Path | None) -> None:
     """Compare any kernel table with a calibration: error by operator, and a scatter plot.
 
+    A table of --table that is off by half or more throughout was not measured on this hardware, or
+    not at its rate: that is said, and the exit code is 1.
+
     Example: costsim validate kernels h100_sxm --output out/kernels
     """
     from costsim.hardware.loader import load_hardware
@@ -67,6 +70,11 @@ def kernels(hardware: str, table: Path | None, as_json: bool, output: Path | Non
     if output is not None:
         paths = draw_kernels(found, hardware, output)
         click.echo(f"figures: {', '.join(map(str, paths))}", err=as_json)
+    suspicions = [e.suspicion for e in found if e.suspicion] if table is not None else []
+    for suspicion in suspicions:
+        click.echo(f"costsim: {suspicion}", err=True)
+    if suspicions:
+        raise SystemExit(1)
 
 
 @command.command("silicon")

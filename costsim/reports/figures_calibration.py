@@ -19,6 +19,7 @@ _AXES: dict[str, tuple[str, str]] = {
     "attention_prefill": ("new_tokens", "batch"), "attention_decode": ("context", "batch"),
     "elementwise": ("bytes", ""),
 }
+_LABELS = {"touched": "experts touched"}
 
 
 def draw_calibration(result: CalibrationResult, folder: Path) -> list[Path]:
@@ -47,7 +48,7 @@ def _one(
         _measured_against_predicted(axes[0], points)
         _efficiency(drawn, axes[1], result, operator, points)
         _residuals(axes[2], points)
-        name = "_".join(x for x in (operator, variant.replace(":", "_")) if x)
+        name = "_".join(x for x in (operator, variant.replace(":", "_").replace("/", "_")) if x)
         return save(drawn, folder, f"fit_{name}")
 
 
@@ -74,13 +75,17 @@ def _efficiency(
         tint = shape["n"] * shape["k"] if operator == "gemm" else np.asarray(shape[colour], float)
         drawn_points = axis.scatter(x, share, c=np.log10(tint), s=22, cmap="viridis")
         bar = drawn.colorbar(drawn_points, ax=axis, pad=0.02)
-        bar.set_label(f"log10 {colour}", fontsize=8.5)
+        bar.set_label(f"log10 {_LABELS.get(colour, colour)}", fontsize=8.5)
     else:
         axis.plot(x, share, "o", ms=5, color=PALETTE[2])
     axis.set_xscale("log")
     axis.set_ylim(bottom=0)
     axis.set_xlabel(horizontal.replace("_", " "))
     axis.set_ylabel("share of the roofline [%]")
+    if share.max() > 110.0:
+        axis.axhline(100.0, color="#555555", lw=0.8)
+        axis.annotate("above: from cache", (0.02, 100.0), (0, 3), fontsize=8, color="#555555",
+                      xycoords=("axes fraction", "data"), textcoords="offset points")
 
 
 def _roofline_share(
@@ -103,3 +108,4 @@ def _residuals(axis: Any, points: Mapping[str, Any]) -> None:
     axis.axvline(0.0, color="#555555", lw=0.8)
     axis.set_xlabel("measured over fitted, less one [%]")
     axis.set_ylabel("rows")
+    axis.yaxis.get_major_locator().set_params(integer=True)

@@ -92,7 +92,8 @@ class KernelErrors:
         if abs(np.median(self.errors)) < np.log1p(SUSPICIOUS_BIAS):
             return ""
         times = float(np.exp(np.median(self.errors)))
-        return (f"{self.operator} {self.variant}: measured times are {times:.2g} times the "
+        name = f"{self.operator} {self.variant}".strip()
+        return (f"{name}: measured times are {times:.2g} times the "
                 "predicted ones throughout: another device, a device below its rate, or a "
                 "mistake of units")
 

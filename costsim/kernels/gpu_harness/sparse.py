@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -91,7 +92,9 @@ def _blocks(torch: Any, x: Any, weights: Any, block: int, density: float) -> Cal
     kept = torch.rand(n // block, k // block, device=weights.device) < density
     kept[:, 0] = True  # no empty row of blocks
     mask = kept.repeat_interleave(block, 0).repeat_interleave(block, 1)
-    sparse = (weights * mask).to_sparse_bsr((block, block))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse BSR tensor support is in beta")
+        sparse = (weights * mask).to_sparse_bsr((block, block))
     columns = x.t().contiguous()
     return lambda: sparse @ columns
 
