@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from costsim.engine.weights import is_moe
 from costsim.units import format_quantity
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ def _usd(value: float) -> str:
 
 def findings(result: ScenarioResult) -> list[str]:
     """Return the sentences of a scenario's run."""
-    lines: list[str] = []
+    lines = _verdicts(result)
     for workload in result.scenario.workloads:
         for hardware in result.scenario.hardware:
             lines += _cheapest(result, hardware.key, workload.key, workload.title)
@@ -36,6 +39,54 @@ def findings(result: ScenarioResult) -> list[str]:
     lines += _against_api(result)
     lines += _simulated(result)
     return lines
+
+
+def _verdicts(result: ScenarioResult) -> list[str]:
+    """Return for each workload where mixtures of experts beat dense models, if there are both."""
+    kinds = {is_moe(m.model) for m in result.scenario.models if not m.reference}
+    if kinds != {True, False}:
+        return []
+    return [f"{w.title}: does sparsity pay? {_verdict(result, w.key)}."
+            for w in result.scenario.workloads]
+
+
+def _verdict(result: ScenarioResult, workload: str) -> str:
+    """Return on which hardware the cheapest sparse model beats every dense one, from which load."""
+    said: dict[str, list[str]] = {}
+    for hardware in (h.key for h in result.scenario.hardware):
+        load = _pays_from(result, hardware, workload)
+        if load is None:
+            said.setdefault("not at any load", []).append(hardware)
+        elif math.isnan(load):
+            said.setdefault("nothing fits and meets the targets", []).append(hardware)
+        elif load == 0.0:
+            said.setdefault("yes, at every load", []).append(hardware)
+        else:
+            above = f"yes, above {format_quantity(load, 'rate')}"
+            said.setdefault(above, []).append(hardware)
+    return "; ".join(f"{what} on {', '.join(where)}" for what, where in said.items())
+
+
+def _pays_from(result: ScenarioResult, hardware: str, workload: str) -> float | None:
+    """Return the least load at which a sparse model is cheapest; None: at none, NaN: no model.
+
+    But for the steps of whole replicas a deployment costs max(F/load, floor) a query.
+    """
+    curves = {c.name: c for c in result.curves.get((hardware, workload), ())}
+    cells = [c for c in _candidates(result, hardware, workload) if c.name in curves]
+    if not cells:
+        return math.nan
+    load = np.geomspace(1e-4, max(curves[c.name].capacity_requests_per_s for c in cells), 4000)
+    best = {True: np.full(load.shape, np.inf), False: np.full(load.shape, np.inf)}
+    for cell in cells:
+        curve, kind = curves[cell.name], is_moe(cell.model.model)
+        cost = np.maximum(curve.usd_per_replica_s / load, curve.floor_usd)
+        cost[load > curve.capacity_requests_per_s] = np.inf
+        best[kind] = np.minimum(best[kind], cost)
+    sparse = np.flatnonzero(best[True] < best[False] * (1 - 1e-9))
+    if not len(sparse):
+        return None
+    return 0.0 if sparse[0] == 0 else float(load[sparse[0]])
 
 
 def _simulated(result: ScenarioResult) -> list[str]:
