@@ -25,7 +25,7 @@ np.empty(4_000_000)
 _LONG_KERNELS = ("attention (decode)",)
 _SHARED_EXPERTS = ("shared expert up", "shared expert down")
 # Points up to which unlike steps are priced together.
-_LITTLE = 1024
+_LITTLE = 4096
 
 
 @dataclass(frozen=True)

@@ -60,12 +60,14 @@ class Correction:
 def locate(nodes: Array, feature: Any) -> tuple[Any, Any, Any]:
     """Return the lower node, the share of the upper one, and the distance outside the nodes."""
     x = np.asarray(feature, float)
-    inside = np.clip(x, nodes[0], nodes[-1])
+    inside = np.maximum(np.minimum(x, nodes[-1]), nodes[0])
+    beyond = x - inside
+    distance = np.abs(beyond) if np.any(beyond) else 0.0
     if len(nodes) == 1:
-        return np.zeros(x.shape, np.intp), np.zeros(x.shape), np.abs(x - inside)
-    low = np.clip(np.searchsorted(nodes, inside, side="right") - 1, 0, len(nodes) - 2)
-    share = (inside - nodes[low]) / (nodes[low + 1] - nodes[low])
-    return low, share, np.abs(x - inside)
+        return np.zeros(x.shape, np.intp), np.zeros(x.shape), distance
+    low = np.asarray(nodes[1:-1].searchsorted(inside, side="right"))
+    share = (inside - nodes.take(low)) / np.diff(nodes).take(low)
+    return low, share, distance
 
 
 def _contract(grid: Array, axis: int, i: int, f: float) -> Array:
