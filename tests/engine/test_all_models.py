@@ -16,6 +16,7 @@ from costsim.engine.validity import allowed
 from costsim.hardware.loader import load_hardware
 from costsim.models.architecture import Model
 from costsim.models.count import flop_per_token
+from costsim.models.describe import describe
 from costsim.models.loader import list_models, load_model
 
 FIGURES = ("ttft_s", "tpot_s", "requests_per_s", "mfu", "mbu", "max_batch", "log_error_tpot")
@@ -56,6 +57,18 @@ def test_every_config_of_the_measured_package(silicon: Path) -> None:
         assert_sound(estimate(model, "b200_sxm"), path.name)
         found += 1
     assert found >= 60
+
+
+def test_every_published_config(shared_data: Path) -> None:
+    found = 0
+    for path in sorted((shared_data / "model_configs").glob("*.json")):
+        model = load_model(path)
+        assert_sound(estimate(model, "h200_sxm"), path.name)
+        described = describe(model)
+        assert described["by_context"] and described["layers"], path.name
+        assert list(model.ignored) == described["ignored"], path.name
+        found += 1
+    assert found >= 80
 
 
 def test_arithmetic_of_every_model_agrees_with_its_count() -> None:
