@@ -108,7 +108,7 @@ def refit_files(
     runs = read(files)
     deployment = deployment_for(runs, str(model), str(hardware), options)
     name = name or f"{deployment.settings.name}-{files[0].stem}"
-    preset_path(name)
+    preset_path(name, deployment.settings.name)
     found = save(refit(runs, deployment, name), ", ".join(f.name for f in files))
     data = found.as_dict()
     emit(data, lambda: refit_table(data), as_json, output, "refit")

@@ -48,6 +48,7 @@ class Refit:
         held_out: how runs were left out, or why none was.
         before_fit, after_fit: the fitted runs under the preset and under the fit.
         before_held, after_held: the same for runs that were not fitted; None where there are none.
+        scatter: the engine's own log errors as the held-out runs show them, where they are enough.
         file: of the preset.
     """
 
@@ -61,6 +62,7 @@ class Refit:
     after_fit: Benchmark
     before_held: Benchmark | None
     after_held: Benchmark | None
+    scatter: dict[str, float]
     file: Path | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -69,6 +71,7 @@ class Refit:
                  ("before_fit", "after_fit", "before_held", "after_held")}
         return {
             "name": self.name, "base": self.base, "before": self.before, "after": self.after,
+            "scatter": self.scatter,
             "fitted_on": self.fitted_on, "held_out": self.held_out,
             "file": str(self.file) if self.file else None,
             **{key: part.summary() if part else None for key, part in parts.items()},
@@ -108,14 +111,12 @@ def refit(runs: Sequence[Run], deployment: Deployment, name: str) -> Refit:
     fitted = _with(deployment, dict(zip(FIGURES, map(float, found), strict=True)))
     fitted = _with(fitted, {"name": name, "kernels": deployment.settings.kernels
                             or deployment.settings.name})
-    if len(held) >= _FEWEST:
-        fitted = _with(fitted, _scatter(held, fitted))
     return Refit(
         name, deployment.settings.name, dict(zip(FIGURES, map(float, start), strict=True)),
         dict(zip(FIGURES, map(float, found), strict=True)), len(fitting), how,
         compare_runs(fitting, deployment), compare_runs(fitting, fitted),
         compare_runs(held, deployment) if held else None,
-        compare_runs(held, fitted) if held else None)
+        compare_runs(held, fitted) if held else None, _scatter(held, fitted))
 
 
 def _with(deployment: Deployment, changes: Mapping[str, Any]) -> Deployment:
@@ -154,7 +155,9 @@ def _solve(runs: Sequence[Run], deployment: Deployment, start: Any) -> Any:
 
 def _scatter(held: Sequence[Run], fitted: Deployment) -> dict[str, float]:
     """Return the engine's own error as the held-out runs show it."""
-    found = {}
+    found: dict[str, float] = {}
+    if len(held) < _FEWEST:
+        return found
     compared = compare_runs(held, fitted)
     for metric, figure in (("tpot_s", "log_error_tpot"), ("ttft_s", "log_error_ttft")):
         errors = [math.log(row.predicted / row.measured) for r in compared.runs
@@ -166,15 +169,24 @@ def _scatter(held: Sequence[Run], fitted: Deployment) -> dict[str, float]:
     return found
 
 
-def preset_path(name: str) -> Path:
+def preset_path(name: str, base: str) -> Path:
     """Return the file of the user's own preset of a name.
 
+    Args:
+        name: of the preset; base: that it extends.
+
     Raises:
-        InputError: the name holds other characters, or a preset of that name ships.
+        InputError: the name holds other characters, a preset of that name ships or is the base, or
+            the base cannot be found by its name.
     """
     if not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
         raise InputError(f"name '{name}': only letters, digits, '-', '_' and '.'")
     path = library.user_home() / KIND / f"{name}.toml"
+    if base not in list_engines():
+        raise InputError(f"engine '{base}': a fitted engine extends it by name; put its file into "
+                         f"{path.parent} first")
+    if name == base:
+        raise InputError(f"name '{name}': the fitted engine extends that one; take another")
     if name in list_engines() and not path.is_file():
         raise InputError(f"name '{name}': an engine of that name exists; take another")
     return path
@@ -187,11 +199,7 @@ def save(found: Refit, sources: str) -> Refit:
         found: the refit.
         sources: what it was fitted to, in words.
     """
-    path = preset_path(found.name)
-    settings = found.after_fit.deployment.settings
-    before = found.before_fit.deployment.settings
-    scatter = {name: getattr(settings, name) for name in ("log_error_tpot", "log_error_ttft")
-               if getattr(settings, name) != getattr(before, name)}
+    path = preset_path(found.name, found.base)
     d = found.after_fit.deployment
     today = datetime.date.today().isoformat()
     words = (f"'costsim calibrate --from' on {today}, {sources}: ")
@@ -200,9 +208,9 @@ def save(found: Refit, sources: str) -> Refit:
     title = _quoted(f"{found.base} as measured with {d.model.name} on {d.hardware.name} "
                     f"({d.layout})")
     lines = [f"extends = {_quoted(found.base)}", f"title = {title}", "", "[settings]",
-             *(f"{key} = {value:.6g}" for key, value in {**found.after, **scatter}.items()),
+             *(f"{key} = {value:.6g}" for key, value in {**found.after, **found.scatter}.items()),
              "", "[sources]", *(f"{key} = {fitted}" for key in found.after),
-             *(f"{key} = {held}" for key in scatter), ""]
+             *(f"{key} = {held}" for key in found.scatter), ""]
     return replace(found, file=write_atomically(path, "\n".join(lines)))
 
 

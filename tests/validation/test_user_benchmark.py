@@ -145,10 +145,11 @@ def test_the_saved_engine_is_found_by_name(
 
 
 def test_a_shipped_engine_is_not_overwritten() -> None:
-    with pytest.raises(InputError, match="exists"):
-        preset_path("vllm")
-    with pytest.raises(InputError, match="only letters"):
-        preset_path("../x")
+    for name, base, message in (("vllm", "sglang", "exists"), ("../x", "vllm", "only letters"),
+                                ("mine", "mine-too", "extends it by name"),
+                                ("vllm", "vllm", "extends that one")):
+        with pytest.raises(InputError, match=message):
+            preset_path(name, base)
 
 
 def _files(tmp_path: Path, real: Deployment) -> Path:
