@@ -28,7 +28,7 @@ def engine_table(data: Mapping[str, Any]) -> Group:
                       f"{format_quantity(at['bytes'], 'bytes')}" for at in data["host_layer"])
     host = (f"host, measured on small models: {format_quantity(data['host_step_s'], 'time')} a "
             f"step; a layer, by the bytes moved in it: {layer}")
-    scatter = (f"scatter between rounds (slowest over quietest, median): kernels "
+    scatter = (f"scatter between rounds (slowest over fastest, median): kernels "
                f"{percent(data['kernel_spread'])}, steps {percent(data['step_spread'])}")
     rows = [[CLASSES.get(s["class"], s["class"]), s["phase"], str(s["points"]),
              percent(s["median"]), percent(s["aim"]), percent(s["p90"]), percent(s["bias"], True),

@@ -1,7 +1,7 @@
 """Real models timed here against the engine model, calibrated by kernels timed on their own.
 
 Nothing is fitted to the models' times but the host's overhead per layer and per step, and that to
-two small models that are not compared.
+small models that are not compared.
 """
 
 from __future__ import annotations

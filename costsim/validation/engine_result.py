@@ -25,7 +25,7 @@ class Step:
         moe: whether the model is a mixture of experts.
         measured_s, predicted_s: time of the step.
         log_error: predicted standard deviation of log(measured / predicted).
-        spread: slowest round over the quietest, less one.
+        spread: slowest round over the fastest, less one.
         by_operator: what the prediction is made of [s].
     """
 
@@ -76,7 +76,7 @@ class EngineValidation:
         host_layer: host time of a layer over the bytes moved in it; host_step_s: of a step; both
             measured on small models that are not among the steps.
         kernels: rows and held-out median error of each fitted kernel.
-        kernel_spread: median over kernels of slowest round over quietest, less one.
+        kernel_spread: median over kernels of slowest round over fastest, less one.
         parameters: of each model.
         about: device, data type, threads, versions, processor.
         noise: of the machine meanwhile.

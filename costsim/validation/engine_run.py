@@ -108,7 +108,7 @@ class Measured:
     Args:
         tables: of kernels.
         steps: (model, step) → median time [s].
-        spreads: (model, step) → slowest round over the quietest, less one.
+        spreads: (model, step) → slowest round over the fastest, less one.
         kernel_spread: the same for kernels, the median.
         parameters: of each model.
         noise: of the machine meanwhile.
