@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 torch = pytest.importorskip("torch", reason="extra 'measure' (PyTorch) not installed")
 
@@ -18,6 +20,7 @@ from costsim.kernels.measure.extras import measure_extras  # noqa: E402
 from costsim.kernels.measure.journal import Journal  # noqa: E402
 from costsim.kernels.measure.machine import this_machine  # noqa: E402
 from costsim.kernels.measure.run import measure  # noqa: E402
+from costsim.reports.tables_calibration import _extras  # noqa: E402
 
 SMALL = Decoder("small", 2, 64, 4, 2, 16, 97, 96)
 SMALL_MIXTURE = Decoder("small-mixture", 2, 64, 4, 2, 16, 97, 32, 8, 2)
@@ -60,6 +63,13 @@ def test_refused_kernels_are_kept_with_their_reason_and_not_tried_again() -> Non
     assert Refusing.calls == len(found.refused)
 
 
+def _lines(table: Any) -> list[str]:
+    """Return what a table shows."""
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(table)
+    return console.export_text().splitlines()
+
+
 def test_every_extra_part_returns_rows_and_is_not_run_twice(tmp_path: Path) -> None:
     backend = GpuBackend("cpu")
     journal = Journal.open(tmp_path / "j.jsonl", {"of": "this"})
@@ -68,6 +78,9 @@ def test_every_extra_part_returns_rows_and_is_not_run_twice(tmp_path: Path) -> N
     assert operators >= {"launch", "rms_norm", "attention_prefill", "attention_decode",
                          "expert_dispatch", "decode_step"}
     assert all(r["latency_s"] > 0 for r in rows)
+    shown = [line for table in _extras(rows) for line in _lines(table)]
+    for part in ("small-mixture", "2 of 4", "round trip", "top 2 of 4", "flash"):
+        assert any(part in line for line in shown), part
     again = Journal.open(tmp_path / "j.jsonl", {"of": "this"})
 
     def never() -> list[dict[str, Any]]:
