@@ -12,6 +12,7 @@ it (benchmarks/peers/aiconfigurator.py; needs the extra ``silicon``).
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 import time
@@ -70,6 +71,23 @@ def peer() -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
+def ratio(said: str, seconds: float, points: int) -> str:
+    """Return how a plan's time compares with the peer's searches of one kind of GPU each.
+
+    Args:
+        said: what `peer` returned. seconds, points: of the plan.
+    """
+    rows = re.findall(r"aiconfigurator +(\d+) points +([\d.]+) s", said)
+    if not rows:
+        return "AIConfigurator: no search was timed"
+    times, counts = [float(t) for _, t in rows], [int(n) for n, _ in rows]
+    each = sum(times) / sum(counts)
+    return (f"AIConfigurator: {min(times):.2f} to {max(times):.2f} s for one kind of GPU and one "
+            f"model, {1e3 * each:.2f} ms a point; the plan of {len(HARDWARE)} kinds takes "
+            f"{seconds / np.mean(times):.1f} times as long in all, and a point "
+            f"{each * points / seconds:.0f} times less")  # fmt: skip
+
+
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -89,7 +107,9 @@ def main() -> None:
     spent = timed_study(options.draws)
     print(f"uncertainty: {spent:.1f} s for {options.draws:,} draws of one operating point")
     if options.peer:
-        print(peer())
+        said = peer()
+        print(said)
+        print(ratio(said, seconds, found.problem.considered))
 
 
 if __name__ == "__main__":

@@ -165,6 +165,7 @@ def _why(fleet: Fleet, message: str) -> str:
         "the power cap": replace(fleet, power_cap_w=np.inf),
         "the chip limits": replace(fleet, offers=free),
         "the redundancy": replace(fleet, spare=0, zones=1),
+        "the share that may be spot": replace(fleet, max_spot_share=1.0),
     }
     guilty = [name for name, other in without.items() if _feasible(other)]
     peak = fleet.demand.sum(axis=0).max()

@@ -11,6 +11,7 @@ import numpy as np
 
 from costsim.errors import InputError
 from costsim.planning.executor import Executor
+from costsim.planning.fingerprint import fingerprint
 from costsim.planning.milp import Solution
 from costsim.planning.plan_fleet import Problem
 from costsim.planning.plan_options import PlanOptions
@@ -173,7 +174,7 @@ def _described(
             for n in demands
         ],
         "pool": [c.name, d.model.name, c.role, c.batch_limit, str(d.precision), str(d.settings)],
-        "calibration": str(d.calibration), "hardware": str(d.hardware),
+        "calibration": fingerprint(d.calibration), "hardware": str(d.hardware),
         "replicas": run.replicas, "rates": list(run.rates), "requests": requests, "seed": seed,
     }  # fmt: skip
 
