@@ -141,6 +141,7 @@ def load_scenario(name: str | Path) -> Scenario:
     for role, key in (("baseline", baseline), ("sweep.base", table.sweep.base or baseline)):
         if key not in keys:
             raise InputError(f"{where}: key '{role}': {unknown_name('model', key, keys)}")
+    _check_studies(table, where)
     return Scenario(
         name=path.stem, title=table.title, question=table.question, source=table.source,
         engine=table.engine, models=models,
@@ -152,6 +153,29 @@ def load_scenario(name: str | Path) -> Scenario:
         api_prices=tuple(p.model_dump() for p in table.api_prices),
         studies=tuple(table.studies), assumptions=tuple(table.assumptions),
     )
+
+
+# Which names a study's keys refer to.
+_STUDY_KEYS = {"models": ("model", "models", "base", "licensed", "own", "dense", "sparse"),
+               "accelerators": ("hardware",), "workloads": ("workload",),
+               "api_prices": ("before", "after", "api")}
+
+
+def _check_studies(table: Any, where: str) -> None:
+    """Refuse studies that name what the scenario lacks."""
+    known = {"models": {m.key for m in table.models},
+             "accelerators": {h.hardware for h in table.hardware},
+             "workloads": {w.key for w in table.workloads},
+             "api_prices": {p.name for p in table.api_prices}}
+    for study in table.studies:
+        rows = [study, *getattr(study, "pairs", ())]
+        for kind, keys in _STUDY_KEYS.items():
+            for row, key in ((row, key) for row in rows for key in keys if hasattr(row, key)):
+                value = getattr(row, key)
+                for name in value if isinstance(value, list) else [value]:
+                    if name not in known[kind]:
+                        raise InputError(f"{where}: study '{study.title}', key '{key}': "
+                                         f"{unknown_name(kind[:-1], name, known[kind])}")
 
 
 def _named(where: str, key: str, load: Any, name: str) -> Any:

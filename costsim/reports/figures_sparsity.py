@@ -56,7 +56,7 @@ def draw_quality(
 ) -> list[Path]:
     """Draw loss against $ per query at one training budget, the designs that none beats joined."""
     foot = (f"costsim; {law.title}; every design trained with ${budget_usd / 1e6:,.2f} million; "
-            "hypothetical models; ring: the quality that was asked for")
+            "hypothetical models")
     with figure("Quality against cost to serve, at an equal training budget", foot) as (
             drawn, axis):
         experts = sorted({p.cost.design.experts for p in front})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -166,4 +165,10 @@ def test_a_study_with_a_wrong_key_is_refused(tmp_path: Path) -> None:
     path.write_text(text.replace('unit = "an image"', 'units = "an image"'))
     with pytest.raises(InputError, match="unit"):
         load_scenario(path)
-    assert replace(load_scenario("gobi"), name="x").studies
+    office = (ROOT / "scenarios" / "office365.toml").read_text(encoding="utf-8")
+    path.write_text(office.replace('licensed = "licensed"', 'licensed = "licensd"'))
+    with pytest.raises(InputError, match=r"key 'licensed'.*did you mean 'licensed'"):
+        load_scenario(path)
+    path.write_text(office.replace('api = "gpt-4-turbo"', 'api = "gpt-5-turbo"'))
+    with pytest.raises(InputError, match="key 'api'"):
+        load_scenario(path)
