@@ -55,4 +55,15 @@ def command(
     found = estimate(model, hardware, layout_from(options), batch=batch, isl=isl, osl=osl,
                      precision=precision_from(model, precision, kv), engine=engine, price=price,
                      changes=changes, images=images_from(images), audio_s=audio)
-    emit(found.as_dict(), lambda: estimate_table([found]), as_json, output, "estimate")
+    extra = found.isl - isl
+    data = found.as_dict() | ({"image_and_audio_tokens": extra} if extra else {})
+    emit(data, lambda: _table(estimate_table([found]), isl, extra), as_json, output, "estimate")
+
+
+def _table(table: Any, isl: float, extra: float) -> Any:
+    if not extra:
+        return table
+    from rich.console import Group
+
+    return Group(table, f"prompt: {isl:,.0f} tokens of text and {extra:,.0f} of images and audio, "
+                        "whose encoder is part of TTFT")

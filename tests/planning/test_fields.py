@@ -164,6 +164,7 @@ def test_images_and_audio_on_the_command_line() -> None:
                                       "--images", "2x1024x768", "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.output)["isl"] == 100 + 2 * 768
+    assert json.loads(result.output)["image_and_audio_tokens"] == 2 * 768
     text = estimate("qwen3-vl-8b", "h100_sxm", batch=32, isl=100 + 2 * 768, osl=256)
     assert json.loads(result.output)["ttft_s"]["value"] > float(text.ttft_s)
     # Voxtral hears 50 frames a second, four to a token.
