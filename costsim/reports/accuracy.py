@@ -32,9 +32,12 @@ POINT = ("point", "explanation", "measured", "predicted", "error")
 
 
 def figure_of(value: float, quantity: str) -> str:
-    """Return a figure in the unit it is usually read in."""
+    """Return a figure in the unit it is usually read in, with four digits."""
     _, unit, factor = shown(quantity)
-    return f"{value * factor:,.4g} {unit}".strip()
+    if unit == "ms" and value >= 10.0:
+        unit, factor = "s", 1.0
+    number = float(f"{value * factor:.4g}")
+    return f"{number:,.0f} {unit}".strip() if number >= 1000 else f"{number:g} {unit}".strip()
 
 
 def aim_row(aim: Aim) -> list[str]:

@@ -17,8 +17,10 @@ h1 { font-size: 1.7rem; margin-bottom: .2rem; } h2 { font-size: 1.2rem; margin-t
 .question { color: #444; max-width: 60rem; }
 table { border-collapse: collapse; font-size: 12.5px; width: 100%; margin: .6rem 0 1.2rem; }
 th { text-align: left; border-bottom: 2px solid #333; padding: .3rem .45rem; }
-td { border-bottom: 1px solid #e3e3e3; padding: .28rem .45rem; vertical-align: top; }
-td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td { border-bottom: 1px solid #e3e3e3; padding: .28rem .45rem; vertical-align: top;
+     overflow-wrap: anywhere; }
+td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap;
+       overflow-wrap: normal; }
 td small { color: #777; display: block; }
 figure { margin: 1.2rem 0; } img { max-width: 100%; height: auto; border: 1px solid #eee; }
 ul { padding-left: 1.2rem; } .warn li { color: #8a4b00; } footer { color: #777; margin: 3rem 0; }

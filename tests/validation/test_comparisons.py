@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from costsim.cli import cli
-from costsim.reports.accuracy import write_report
+from costsim.reports.accuracy import figure_of, write_report
 from costsim.reports.accuracy_markdown import markdown
 from costsim.validation.comparison import (
     Aim,
@@ -46,6 +46,13 @@ def test_summaries() -> None:
 def test_aims() -> None:
     assert FOUND.aims[0].met and not FOUND.aims[1].met
     assert not Aim("nothing compared", math.nan, 1.0).met
+
+
+@pytest.mark.parametrize(("value", "quantity", "text"), [
+    (0.0215, "tpot_s", "21.5 ms"), (302.7, "ttft_s", "302.7 s"),
+    (92_340.4, "output_tokens_per_s", "92,340 tokens/s"), (1.05, "ratio", "1.05")])
+def test_figures_are_read_in_their_usual_unit(value: float, quantity: str, text: str) -> None:
+    assert figure_of(value, quantity) == text
 
 
 def test_page_has_every_point(tmp_path: Path) -> None:
