@@ -33,6 +33,8 @@ class Settings(BaseModel):
     prefix_hit_share: float | None = Field(None, ge=0, lt=1)
     prefill_interference: float | None = Field(None, ge=0)
     context_spread: float | None = Field(None, ge=1)
+    speculation: str | None = None
+    routing: str | None = None
     lora_rank: int | None = Field(None, ge=0, le=1024)
     lora_adapters: int | None = Field(None, ge=0, le=100_000)
     weight_offload_share: float | None = Field(None, ge=0, le=0.99)

@@ -9,6 +9,7 @@ from typing import Any
 
 from costsim import library, loading
 from costsim.engine.settings import EngineSettings
+from costsim.engine.words import routing_from, speculation_from
 from costsim.errors import InputError
 from costsim.ops.listed import ListedOperator
 
@@ -66,6 +67,10 @@ def _load(path: Path, modified_ns: int) -> EngineSettings:
     table = _table(path)
     known = {each.name for each in fields(EngineSettings)}
     given = {k: v for k, v in table["settings"].items() if v is not None and k in known}
+    if "speculation" in given:
+        given["speculation"] = speculation_from(given["speculation"])
+    if "routing" in given:
+        given["routing"] = routing_from(given["routing"], 0)
     return EngineSettings(name=path.stem, version=table["version"], kernels=table["kernels"],
                           **given, operators=tuple(map(_operator, table["operators"])),
                           replaces=frozenset(table["replaces"]))

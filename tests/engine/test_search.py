@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from costsim.engine.deployment import Deployment
 from costsim.engine.layout import Layout
 from costsim.engine.presets import list_engines, load_settings, preset_sources
 from costsim.engine.search import enumerate_layouts, pareto_front, precisions_for, search
+from costsim.engine.settings import Routing, Speculation
 from costsim.engine.steady_state import operating_point
 from costsim.engine.validity import allowed, check_layout
 from costsim.errors import DoesNotFitError, InputError
@@ -125,6 +127,25 @@ def test_presets_load_and_every_figure_has_a_source(name: str) -> None:
     assert settings.name == name and settings.version
     assert set(preset_sources(name)) >= {"memory_utilization", "host_step_s"}
     assert load_settings(name, max_num_seqs=7).max_num_seqs == 7
+
+
+def test_a_preset_of_ones_own_may_draft_and_route(tmp_path: Path) -> None:
+    path = tmp_path / "drafting.toml"
+    path.write_text("""extends = "vllm"
+[settings]
+speculation = "mtp:2:0.7"
+routing = "power_law:0.4"
+[sources]
+speculation = "our server"
+routing = "our traffic"
+""")
+    settings = load_settings(str(path))
+    assert settings.speculation == Speculation("mtp", 2, 0.7)
+    assert settings.routing == Routing("power_law", 0.4)
+    assert settings.host_request_s == load_settings("vllm").host_request_s
+    path.write_text(path.read_text().replace("mtp:2", "mtp:0"))
+    with pytest.raises(InputError, match="from 1 to 64"):
+        load_settings(str(path))
 
 
 def test_unknown_engine_is_refused_with_a_suggestion() -> None:
