@@ -145,4 +145,5 @@ def api_rivals(demand: Demand) -> list[tuple[ApiPrice, float]]:
     for price in api_prices():
         if price.model == demand.model:
             found[price.provider, price.api] = price
-    return [(p, float(p.usd_per_query(demand.isl, demand.osl))) for p in found.values()]
+    hits = demand.prefix_hit_share  # the provider's cache is held to find as much
+    return [(p, float(p.usd_per_query(demand.isl, demand.osl, hits))) for p in found.values()]

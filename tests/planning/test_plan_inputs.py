@@ -129,3 +129,15 @@ def test_e2e_targets_bind() -> None:
     for found, most in ((loose, 5.0), (tight, 1.0)):
         for c in found.problem.candidates:
             assert c.ttft_s + 149 * c.tpot_s <= most * 1.001
+
+
+def test_an_api_is_compared_with_the_same_hits() -> None:
+    from costsim.planning.plan_breakeven import api_rivals
+
+    def usd(share: float) -> float:
+        demand = Demand("chat", "deepseek-v4-pro", np.array([1.0]), 4000, 100,
+                        prefix_hit_share=share)  # fmt: skip
+        return next(usd for price, usd in api_rivals(demand) if price.provider == "DeepSeek")
+
+    assert usd(0.0) == pytest.approx((0.66 * 4000 + 1.98 * 100) / 1e6)
+    assert usd(0.5) == pytest.approx((0.66 * 2000 + 0.022 * 2000 + 1.98 * 100) / 1e6)
