@@ -46,7 +46,7 @@ def deployments() -> Iterator[Deployment]:
         yield deploy(model, load_hardware(name), Layout(tp=TP[:, None, None]))
 
 
-def sweep(points: int, rows: int = 32) -> tuple[float, float, int, list[list[OperatingPoint]]]:
+def sweep(points: int, rows: int = 64) -> tuple[float, float, int, list[list[OperatingPoint]]]:
     """Return wall and processor seconds, points, results; ``rows`` batches stay in cache."""
     batches, contexts = axes(points)
     ready = list(deployments())
@@ -60,7 +60,7 @@ def sweep(points: int, rows: int = 32) -> tuple[float, float, int, list[list[Ope
     return spent, busy, len(ready) * len(TP) * len(batches) * len(contexts), done
 
 
-def single(points: int, count: int, done: list[list[OperatingPoint]], rows: int = 32) -> float:
+def single(points: int, count: int, done: list[list[OperatingPoint]], rows: int = 64) -> float:
     """Return seconds per point, one call at a time; the figures are compared with the sweep's."""
     batches, contexts = axes(points)
     random, ready, worst = np.random.default_rng(0), list(deployments()), 0.0

@@ -19,7 +19,7 @@ from costsim.ops.fold import Fold
 from costsim.ops.shape import Call
 from costsim.ops.tally import Tally
 
-# Elements of an array up to which kernels are joined: what fits in a cache.
+# Elements of an array up to which kernels are joined (what fits in a cache), four at least.
 _LARGE = 1 << 18
 
 
@@ -112,7 +112,7 @@ def _in_cache(entries: list[_Entry]) -> list[list[_Entry]]:
         return [entries]
     values = (v for e in entries for v in (*e.call.shape.values(), e.when))
     size = int(np.prod(np.broadcast_shapes(*{np.shape(v) for v in values})))
-    step = max(1, _LARGE // size)
+    step = max(1, _LARGE // size) if size <= _LARGE // 4 else 1
     return [entries[i : i + step] for i in range(0, len(entries), step)]
 
 
