@@ -133,6 +133,9 @@ def load_of(run: Run, deployment: Deployment) -> Load:
     isl, osl = max(run.isl, 1.0), max(run.osl, 1.0)
     most = float(operating_point(deployment, 1.0, isl, osl).max_batch)
     notes: list[str] = []
+    if most < 1.0:
+        notes.append(f"not even one such request fits {deployment.layout} on "
+                     f"{deployment.hardware.name}: are --tp and --precision what ran?")
     if not run.concurrency and math.isinf(run.request_rate):
         batch = min(run.in_flight or float(run.requests), float(run.requests))
         notes.append(f"all requests at once: compared at {batch:.0f} in flight on average; "

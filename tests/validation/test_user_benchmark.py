@@ -232,3 +232,10 @@ def test_more_in_flight_than_fit_wait_in_front_of_the_engine(served: Deployment)
     by = {m.metric: m.predicted for m in compared.rows}
     assert by["ttft_s"] > 2 * float(at.ttft_s) + 1.0
     assert by["requests_per_s"] == pytest.approx(float(at.requests_per_s))
+
+
+def test_what_cannot_have_run_is_said(served: Deployment) -> None:
+    tight = make_deployment("llama-3.1-405b", "l40s", Layout())
+    row = read_flat(measured(served, 8), "f")
+    assert any("--tp" in note for note in compare_runs([row], tight).runs[0].notes)
+    assert not any("--tp" in note for note in compare_runs([row], served).runs[0].notes)
