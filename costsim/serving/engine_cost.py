@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
@@ -104,6 +105,7 @@ class TabulatedCost:
         )  # fmt: skip
         shared = np.maximum(0.0, prompts[:, 0][None, :] + usual[:, None] - both)
         self.shared = Grid(batches, tokens, shared)
+        self.most_tokens = float(tokens[-1])
         self.lines: dict[int, DecodeLine] = {}
 
     def decode(self, batch: int) -> DecodeLine:
@@ -120,9 +122,13 @@ class TabulatedCost:
         for tokens, cached in chunks:
             new += tokens
             pairs += tokens * (cached + 0.5 * tokens)
-        seconds = self.prompts.at(new, pairs / new - 0.5 * new)
+        # More tokens than the table holds (policies without a budget) run as equal parts.
+        parts = max(1, math.ceil(new / self.most_tokens))
+        new, pairs = new / parts, pairs / parts
+        seconds = parts * self.prompts.at(new, pairs / new - 0.5 * new)
         if batch:
-            seconds += self.decode(batch).seconds(context) - self.shared.at(batch, new)
+            decodes = self.decode(batch).seconds(context)
+            seconds += max(decodes - self.shared.at(batch, new), 0.0)
         return seconds
 
 

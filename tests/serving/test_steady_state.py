@@ -128,3 +128,14 @@ def test_dense_ranks_keep_their_own_cache_and_queue() -> None:
     assert spec.ranks == 2 and spec.lockstep is None
     assert spec.kv_tokens == pytest.approx(one.kv_tokens, rel=0.05)
     assert not isinstance(spec.cost, AffineCost)
+
+
+def test_a_step_takes_no_less_than_either_of_its_halves_however_many_prompts_share_it() -> None:
+    cost = replica_of(deployment_of("llama-3.1-8b", "h100_sxm", {}), policy="orca").cost
+    for batch in (1, 64, 256):
+        for prompts in (1, 10, 60, 200):
+            for tokens in (128, 1024, 4096):
+                chunks, context = [(tokens, 0)] * prompts, 1000.0 * batch
+                both = cost.mixed(batch, context, chunks)
+                alone = cost.decode(batch).seconds(context), cost.mixed(0, 0.0, chunks)
+                assert 0.999 * max(alone) <= both <= 1.001 * sum(alone), (batch, prompts, tokens)
