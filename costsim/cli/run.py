@@ -13,6 +13,7 @@ from costsim.cli.options import complete_scenario, dump
 
 if TYPE_CHECKING:
     from costsim.planning.results import ScenarioResult
+    from costsim.planning.scenario import Scenario
 
 
 @contextmanager
@@ -51,13 +52,15 @@ def command(scenarios: tuple[str, ...], output: Path | None, as_json: bool, no_f
 
     Example: costsim run scenarios/arrakis.toml
     """
-    from costsim.planning.scenario import list_scenarios
+    from costsim.planning.scenario import list_scenarios, load_scenario
 
     names = list_scenarios() if scenarios == ("all",) else list(scenarios)
+    # All are read before the first runs: a mistake in the last costs no time.
+    loaded = [(name, load_scenario(name)) for name in names]
     reports = []
-    for name in names:
+    for name, scenario in loaded:
         folder = _folder(output, name, len(names) > 1)
-        reports.append((name, run_one(name, folder, as_json, not no_figures)))
+        reports.append((name, run_one(scenario, folder, as_json, not no_figures)))
     if len(names) > 1:
         from costsim.reports.combined import write_combined
 
@@ -78,15 +81,15 @@ def _folder(output: Path | None, name: str, many: bool) -> Path:
     return output / stem if many else output
 
 
-def run_one(name: str, folder: Path, as_json: bool, figures: bool) -> ScenarioResult:
+def run_one(
+    scenario: Scenario, folder: Path, as_json: bool, figures: bool
+) -> ScenarioResult:
     """Run one scenario, print and write its results."""
     from costsim.planning.run import run_scenario
-    from costsim.planning.scenario import load_scenario
     from costsim.reports.figures import FIGURES, draw_all
     from costsim.reports.scenario import as_data, scenario_tables, write_data, write_report
     from costsim.reports.tables import console
 
-    scenario = load_scenario(name)
     with progress_bar(as_json) as say:
         result = run_scenario(scenario, say)
         drawn = []

@@ -48,18 +48,6 @@ def load_region(name: str = "us") -> Region:
     )
 
 
-def activity_of(mfu: Any, mbu: Any) -> Any:
-    """Return how busy an accelerator is, 0 to 1, from its use of compute and of memory.
-
-    The busier of the two units sets it: a decode step that saturates memory and a prefill that
-    saturates the tensor cores both draw near full power.
-
-    Args:
-        mfu: model FLOP utilisation. mbu: memory bandwidth utilisation. Both broadcast.
-    """
-    return np.clip(np.maximum(np.asarray(mfu, float), np.asarray(mbu, float)), 0.0, 1.0)
-
-
 def power_w(hardware: Hardware, activity: Any = 1.0, server: bool = True) -> Any:
     """Return the mean power of one accelerator, P_idle + (P_tdp - P_idle) · activity [W].
 
@@ -81,16 +69,3 @@ def energy_usd_per_hour(hardware: Hardware, region: Region, activity: Any = 1.0)
 def carbon_kg_per_hour(hardware: Hardware, region: Region, activity: Any = 1.0) -> Any:
     """Return the carbon of one accelerator's electricity [kg CO2 equivalent per hour]."""
     return power_w(hardware, activity) / 1000.0 * region.pue * region.kg_co2_per_kwh
-
-
-def energy_j_per_query(
-    hardware: Hardware, accelerators: Any, requests_per_s: Any, activity: Any, pue: Any = 1.0
-) -> Any:
-    """Return the energy of one query at a steady rate [J], facility included by the PUE.
-
-    Args:
-        accelerators: of the replica. requests_per_s: of the replica. All broadcast.
-    """
-    watts = power_w(hardware, activity) * np.asarray(accelerators, float) * pue
-    with np.errstate(divide="ignore"):
-        return watts / np.asarray(requests_per_s, float)

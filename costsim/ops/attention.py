@@ -240,11 +240,3 @@ def add_linear_attention(
     decode = machine("linear_attention", batch=tokens.decode_requests,
                      new_tokens=tokens.decode_width, **dims)
     queue.add("linear attention", decode, count, tokens.decode > 0)
-
-
-def kv_write_bytes(a: Attention, tokens: Any, dtype: str) -> Any:
-    """Return the bytes of KV cache that a layer writes for ``tokens`` new tokens, unsharded."""
-    per_token = a.kv_heads * (a.head_dim + a.v_head_dim)
-    if a.kind in ("mla", "dsa"):
-        per_token = a.kv_lora_rank + a.rope_head_dim
-    return np.asarray(tokens, float) * per_token * bytes_per_element(dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,9 +91,3 @@ def _rent(now: Rent, v: Variation, value: float) -> Rent:
         return replace(now, low=now.low * value, central=now.central * value,
                        high=now.high * value)
     return replace(now, low=value, central=value, high=value)
-
-
-def varied_values(found: WhatIf) -> tuple[Sequence[Any], Sequence[Estimate]]:
-    """Return the values that have an estimate, and the estimates."""
-    good = [o for o in found.outcomes if o.estimate is not None]
-    return [o.value for o in good], [o.estimate for o in good if o.estimate is not None]

@@ -271,3 +271,12 @@ def test_model_show_gives_parts_cache_and_arithmetic_by_context(run: Run) -> Non
     for words in ("kda, 96 heads", "mxfp4", "1.45 TB", "By context", "131,072", "402 GFLOP",
                   "recurrent state of a request", "image encoder: 27 layers", "left out"):
         assert words in result.stdout, words
+
+
+def test_a_mistake_in_the_last_scenario_stops_before_the_first_runs(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.toml").write_text('title = "x"\n', encoding="utf-8")
+    done = run("run", "gobi", str(tmp_path / "bad.toml"), "--output", str(tmp_path / "o"))
+    assert done.returncode == 2 and "bad.toml" in done.stderr
+    assert not (tmp_path / "o").exists()

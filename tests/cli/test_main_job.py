@@ -54,9 +54,10 @@ def test_findings_speak_of_every_workload_and_mark_rumours(result: ScenarioResul
 @pytest.mark.slow
 def test_output_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from costsim.cli.run import run_one
+    from costsim.planning.scenario import load_scenario
 
     monkeypatch.chdir(tmp_path)
-    run_one("arrakis", tmp_path / "o", as_json=False, figures=True)
+    run_one(load_scenario("arrakis"), tmp_path / "o", as_json=False, figures=True)
     files = {p.name for p in (tmp_path / "o").iterdir()}
     assert len([n for n in files if n.endswith(".png")]) >= 5
     assert len([n for n in files if n.endswith(".svg")]) >= 5
