@@ -307,8 +307,9 @@ def _target_line(axis: Any, target: float) -> None:
     if not np.isfinite(target):
         return
     axis.axvline(target, color="#888888", lw=1, ls="--")
-    axis.annotate("target", (target, 1.0), xycoords=("data", "axes fraction"), ha="center",
-                  textcoords="offset points", xytext=(0, 3), fontsize=8.5, color="#666666")
+    axis.annotate("target", (target, 0.0), xycoords=("data", "axes fraction"), fontsize=8.5,
+                  textcoords="offset points", xytext=(4, 4), color="#666666",
+                  bbox={"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1})
 
 
 FIGURES: dict[str, Callable[[ScenarioResult, Path], Drawn]] = {

@@ -16,6 +16,7 @@ _MOST_COLOURS = 8
 _MOST_BARS, _MOST_CLASSES = 3000, 45
 _RATIOS = (0.3, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)
 _RATIOS_WIDE = (0.03, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 10.0, 30.0)
+_RATIOS_NARROW = (0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2, 1.25)
 UNITS = {"ttft_s": ("TTFT", "ms", 1e3), "tpot_s": ("TPOT", "ms", 1e3),
          "e2e_s": ("end-to-end latency", "s", 1.0), "kernel_s": ("kernel time", "µs", 1e6),
          "duration_s": ("duration", "s", 1.0), "step_s": ("step", "s", 1.0),
@@ -144,7 +145,8 @@ def draw_classes(comparison: Comparison, folder: Path) -> list[Path]:
         axis.invert_yaxis()
         axis.axvline(0.0, color="#333333", lw=1)
         low, high = axis.get_xlim()
-        marks = _RATIOS if high - low < np.log(9.0) else _RATIOS_WIDE
+        wide = _RATIOS if high - low < np.log(9.0) else _RATIOS_WIDE
+        marks = _RATIOS_NARROW if high - low < np.log(1.6) else wide
         ticks = [r for r in marks if low <= np.log(r) <= high]
         axis.set_xticks(np.log(ticks), [f"{r:g}×" for r in ticks])
         axis.set_xlabel("predicted over measured")

@@ -19,6 +19,7 @@ table { border-collapse: collapse; font-size: 12.5px; width: 100%; margin: .6rem
 th { text-align: left; border-bottom: 2px solid #333; padding: .3rem .45rem; }
 td { border-bottom: 1px solid #e3e3e3; padding: .28rem .45rem; vertical-align: top;
      overflow-wrap: anywhere; }
+th.n { text-align: right; }
 td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap;
        overflow-wrap: normal; }
 td small { color: #777; display: block; }
@@ -37,7 +38,8 @@ def embed(path: Path, alt: str) -> str:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
     """Return a table; a cell ``"value [interval]"`` shows its interval small below it."""
-    head = "".join(f"<th>{html.escape(c)}</th>" for c in columns)
+    head = "".join(f'<th{" class=n" if i >= left else ""}>{html.escape(c)}</th>'
+                   for i, c in enumerate(columns))
     body = []
     for row in rows:
         cells = [_cell(str(cell), i >= left) for i, cell in enumerate(row)]
