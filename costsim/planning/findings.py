@@ -68,10 +68,7 @@ def _verdict(result: ScenarioResult, workload: str) -> str:
 
 
 def _pays_from(result: ScenarioResult, hardware: str, workload: str) -> float | None:
-    """Return the least load at which a sparse model is cheapest; None: at none, NaN: no model.
-
-    But for the steps of whole replicas a deployment costs max(F/load, floor) a query.
-    """
+    """Return the least load at which a sparse model is cheapest; None: at none, NaN: no model."""
     curves = {c.name: c for c in result.curves.get((hardware, workload), ())}
     cells = [c for c in _candidates(result, hardware, workload) if c.name in curves]
     if not cells:
@@ -80,7 +77,7 @@ def _pays_from(result: ScenarioResult, hardware: str, workload: str) -> float | 
     best = {True: np.full(load.shape, np.inf), False: np.full(load.shape, np.inf)}
     for cell in cells:
         curve, kind = curves[cell.name], is_moe(cell.model.model)
-        cost = np.maximum(curve.usd_per_replica_s / load, curve.floor_usd)
+        cost = curve.without_steps(load)
         cost[load > curve.capacity_requests_per_s] = np.inf
         best[kind] = np.minimum(best[kind], cost)
     sparse = np.flatnonzero(best[True] < best[False] * (1 - 1e-9))

@@ -35,6 +35,10 @@ class LoadCurve:
     usd_per_replica_s: float
     floor_usd: float
 
+    def without_steps(self, requests_per_s: Any) -> Any:
+        """Return $ per query but for the steps of whole replicas: max(F/load, floor)."""
+        return np.maximum(self.usd_per_replica_s / requests_per_s, self.floor_usd)
+
 
 def load_curve(
     name: str, choice: Choice, usd_per_accelerator_hour: float, requests_per_s: Any,

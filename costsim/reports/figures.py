@@ -70,7 +70,7 @@ def _load_curves(axis: Any, curves: Sequence[LoadCurve], tint: dict[str, str],
         axis.loglog(load[seen], curve.usd_per_query[seen], color=tint[curve.name], lw=0.7,
                     alpha=0.55)
         full = np.geomspace(start, max(curve.capacity_requests_per_s, start), 60)
-        cost = np.maximum(curve.usd_per_replica_s / full, curve.floor_usd)
+        cost = curve.without_steps(full)
         # Replicas of one size cost the same below their capacity: the lines lie on each other
         # there, so that later ones are drawn thinner and leave the earlier in sight.
         axis.loglog(full, cost, color=tint[curve.name], lw=max(5.0 - 0.55 * i, 1.2),

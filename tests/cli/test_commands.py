@@ -14,23 +14,6 @@ import pytest
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Call the command line in this process, in an empty folder, with its exit code."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COSTSIM_HOME", str(tmp_path / "home"))
-
-    def call(*args: str) -> subprocess.CompletedProcess[str]:
-        from costsim.cli import main
-
-        with pytest.raises(SystemExit) as stop:
-            main(list(args))
-        shown = capsys.readouterr()
-        return subprocess.CompletedProcess(args, int(stop.value.code or 0), shown.out, shown.err)
-
-    return call
-
-
 ESTIMATE = ("estimate", "llama-3.1-8b", "h100_sxm", "--isl", "512", "--osl", "128")
 
 

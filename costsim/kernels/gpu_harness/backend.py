@@ -11,7 +11,7 @@ import numpy as np
 from costsim.kernels.gpu_harness.captured import device_time
 from costsim.kernels.measure.numpy_kernels import CACHE_MULTIPLE, Call, routed
 from costsim.kernels.measure.timing import Timing, time_call
-from costsim.kernels.measure.torch_kernels import Prepared, TorchBackend
+from costsim.kernels.measure.torch_kernels import Prepared, TorchBackend, causal_attention
 
 # What PyTorch raises where a device, a shape or a data type has no kernel, or memory runs out.
 REFUSALS = (RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError)
@@ -115,19 +115,12 @@ def attention_backends(b: GpuBackend) -> dict[str, Any]:
 
 
 def _prefill(b: GpuBackend, s: Mapping[str, Any]) -> Prepared:
-    dtype, q = b.type(s["dtype"]), s["new_tokens"]
-    seen = q + s["context"]
-    query = b.fresh(s["batch"], s["heads"], q, s["head_dim"], dtype=dtype)
-    key = b.fresh(s["batch"], s["kv_heads"], seen, s["head_dim"], dtype=dtype)
-    value = b.fresh(s["batch"], s["kv_heads"], seen, s["v_head_dim"], dtype=dtype)
-    attend = b.torch.nn.functional.scaled_dot_product_attention
-    if not s["context"]:
-        return lambda: attend(query, key, value, is_causal=True, enable_gqa=True), {}
-    from torch.nn.attention.bias import causal_lower_right
+    def mask(new: int, seen: int) -> Any:
+        from torch.nn.attention.bias import causal_lower_right
 
-    # Row i sees the cache and i + 1 new tokens, without a mask in memory.
-    seen_by = causal_lower_right(q, seen)
-    return lambda: attend(query, key, value, attn_mask=seen_by, enable_gqa=True), {}
+        return causal_lower_right(new, seen)  # a rule, without a mask in memory
+
+    return causal_attention(b, s, mask)
 
 
 def _decode(b: GpuBackend, s: Mapping[str, Any]) -> Prepared:

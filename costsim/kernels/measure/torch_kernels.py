@@ -109,7 +109,17 @@ def _gemm(b: TorchBackend, s: Mapping[str, Any]) -> Prepared:
     return lambda: linear(x, next(weights)), {}
 
 
-def _attention_prefill(b: TorchBackend, s: Mapping[str, Any]) -> Prepared:
+def causal_attention(
+    b: TorchBackend, s: Mapping[str, Any], mask: Callable[[int, int], Any]
+) -> Prepared:
+    """Return attention of a prompt's chunk.
+
+    Args:
+        b: what runs it.
+        s: batch, new_tokens, context, heads, kv_heads, head_dim, v_head_dim, dtype.
+        mask: of new tokens and all tokens, for a chunk after cached ones: row i sees the cache
+            and i + 1 new tokens.
+    """
     dtype, q = b.type(s["dtype"]), s["new_tokens"]
     seen = q + s["context"]
     query = b.fresh(s["batch"], s["heads"], q, s["head_dim"], dtype=dtype)
@@ -118,9 +128,15 @@ def _attention_prefill(b: TorchBackend, s: Mapping[str, Any]) -> Prepared:
     attend = b.torch.nn.functional.scaled_dot_product_attention
     if not s["context"]:
         return lambda: attend(query, key, value, is_causal=True, enable_gqa=True), {}
-    # A chunk after cached tokens: row i sees the cache and i + 1 new tokens.
-    mask = b.torch.ones(q, seen, dtype=b.torch.bool, device=b.device).tril(s["context"])
-    return lambda: attend(query, key, value, attn_mask=mask, enable_gqa=True), {}
+    seen_by = mask(q, seen)
+    return lambda: attend(query, key, value, attn_mask=seen_by, enable_gqa=True), {}
+
+
+def _attention_prefill(b: TorchBackend, s: Mapping[str, Any]) -> Prepared:
+    def mask(new: int, seen: int) -> Any:
+        return b.torch.ones(new, seen, dtype=b.torch.bool, device=b.device).tril(s["context"])
+
+    return causal_attention(b, s, mask)
 
 
 def _attention_decode(b: TorchBackend, s: Mapping[str, Any]) -> Prepared:
