@@ -22,11 +22,14 @@ class Link:
         domain_size: accelerators that it joins at this bandwidth.
         bandwidth_bytes_per_s: per accelerator and per direction.
         latency_s: of one message between two neighbours.
+        machine_spread: standard deviation of the log of a collective's time between machines with
+            this accelerator: how PCIe cards reach one another is the server's choice.
     """
 
     domain_size: Number
     bandwidth_bytes_per_s: Number
     latency_s: Number
+    machine_spread: Number = 0.0
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,8 @@ def _sources(prefix: str, table: Table) -> dict[str, dict[str, str]]:
 
 
 def _link(table: LinkTable) -> Link:
-    return Link(table.domain_size.value, table.bandwidth.value, table.latency.value)
+    return Link(table.domain_size.value, table.bandwidth.value, table.latency.value,
+                table.machine_spread.value)
 
 
 def _build(name: str, profile: Profile) -> Hardware:
@@ -163,7 +164,8 @@ def save_hardware(hardware: Hardware, path: Path | str, source: str, retrieved: 
     for key, link in (("scale_up", h.scale_up), ("scale_out", h.scale_out)):
         lines += ["", f"[{key}]", *common, f"domain_size = {float(link.domain_size)!r}",
                   f"bandwidth = {float(link.bandwidth_bytes_per_s)!r}",
-                  f"latency = {float(link.latency_s)!r}"]
+                  f"latency = {float(link.latency_s)!r}",
+                  f"machine_spread = {float(link.machine_spread)!r}"]
     lines += ["", "[host]", *common, f"bandwidth = {float(h.host_bandwidth_bytes_per_s)!r}",
               f"memory = {float(h.host_memory_bytes)!r}", "", "[power]", *common,
               f"tdp = {float(h.tdp_w)!r}", f"idle = {float(h.idle_w)!r}", ""]

@@ -96,11 +96,14 @@ class Memory(Table):
 
 
 class LinkTable(Table):
-    """A network: accelerators it joins, bandwidth per accelerator and direction, latency."""
+    """A network: accelerators it joins, bandwidth per accelerator and direction, latency, and how
+    far machines lie apart (standard deviation of the log of a collective's time).
+    """
 
     domain_size: Count
     bandwidth: Bandwidth
     latency: Time
+    machine_spread: Ratio = SourcedValue(value=0.0)
 
 
 class Host(Table):

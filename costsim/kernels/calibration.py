@@ -182,7 +182,8 @@ class Calibration:
         far = across_nodes_time(operator, hardware, ranks, message, surface.efficiency.memory)
         busy = ranks > 1
         fixed, seconds = found.fixed_s * busy, (found.seconds + far) * busy
-        return Latency(seconds, found.log_error, 0.0, 0.0, seconds - fixed, fixed,
+        error = np.hypot(found.log_error, hardware.scale_up.machine_spread)
+        return Latency(seconds, error, 0.0, 0.0, seconds - fixed, fixed,
                        network_bytes=message)
 
     def _point_to_point(

@@ -54,7 +54,8 @@ def figures(h: Hardware) -> dict[str, str]:
              for name, link in (("scale_up", h.scale_up), ("scale_out", h.scale_out))
              for key, field, dimension in (("domain_size", "domain_size", "count"),
                                            ("bandwidth", "bandwidth_bytes_per_s", "bandwidth"),
-                                           ("latency", "latency_s", "time"))}
+                                           ("latency", "latency_s", "time"),
+                                           ("machine_spread", "machine_spread", "count"))}
     found: dict[str, tuple[Any, str]] = {
         **rates, **links,
         "compute.compute_units": (h.compute_units, "count"),

@@ -248,3 +248,16 @@ def test_expert_loads_add_up() -> None:
     assert 1 <= touched <= 16 and 1.0 < load < 8.0
     alone, whole = power_law_load(256, 8, 128, 1, 1.01)
     assert whole == pytest.approx(1.0, rel=0.02) and alone <= 128
+
+
+def test_pcie_machines_differ_more_than_the_table_of_one_of_them() -> None:
+    """Four cards without peer access reach 4 GB/s, with it 26 (sources stand in the profile)."""
+    l40s, calibration = load_hardware("l40s"), load_calibration("l40s")
+    message = 64e6
+    found = calibration.latency("all_reduce", l40s, ranks=4, message_bytes=message)
+    wire = 2 * 3 / 4 * message
+    assert wire / (found.seconds * np.exp(-1.645 * found.log_error)) > 12e9
+    h100 = load_hardware("h100_sxm")
+    one_make = load_calibration("h100_sxm").latency("all_reduce", h100, ranks=4,
+                                                    message_bytes=message)
+    assert h100.scale_up.machine_spread == 0 and one_make.log_error < 0.3
