@@ -72,7 +72,8 @@ def terms_options(command: Command) -> Command:
                      help=f"Of {', '.join(_TERMS)}."),
         click.option("--price", "prices", multiple=True, metavar="HARDWARE[:TERM]=USD",
                      help="Own price of a chip-hour: h100_sxm=2.2, h100_sxm:spot=0.9..1.4."),
-        click.option("--provider", default="", help="Only quotes of this provider."),
+        click.option("--provider", default="", help="Only quotes of this provider, or of a kind: "
+                     "hyperscaler, neocloud, marketplace."),
         click.option("--region", default="", help="Only quotes of regions that begin so: eu."),
         click.option("--electricity", help="Region of the electricity, such as us_texas."),
         click.option("--spot-share", type=click.FloatRange(0.0, 1.0),

@@ -13,7 +13,8 @@ from costsim.cli.options import complete_hardware, emit, output_options
 @click.command("prices")
 @click.argument("hardware", nargs=-1, shell_complete=complete_hardware)
 @click.option("--term", help="on_demand, spot, reserved_1y, reserved_3y or owned.")
-@click.option("--provider", default="", help="Only quotes of this provider.")
+@click.option("--provider", default="",
+              help="Only quotes of this provider or kind: hyperscaler, neocloud, marketplace.")
 @click.option("--region", default="", help="Only quotes of regions that begin so: eu.")
 @click.option("--electricity", default="us", show_default=True,
               help="Region of the electricity of owned hardware.")
@@ -35,6 +36,7 @@ def command(
     Examples:
       costsim prices
       costsim prices h100_sxm h200_sxm --region eu
+      costsim prices --term on_demand --provider neocloud
       costsim prices mi300x --electricity germany
       costsim prices --api
       costsim prices --copy

@@ -14,6 +14,8 @@ from costsim.errors import InputError, unknown_name
 from costsim.hardware.accelerator import Hardware, Price
 
 TERMS = ("on_demand", "spot", "reserved_1y", "reserved_3y", "owned")
+TIERS = ("hyperscaler", "neocloud", "marketplace")
+EVERYWHERE = "all"
 STALE_DAYS = 180
 CURRENT_DAYS = 550
 
@@ -67,6 +69,8 @@ class Rent:
         sources = {q.provider or q.source for q in self.quotes}
         counts = (_count(len(self.quotes), "quote"), _count(len(sources), "source"))
         text = f"{self.term}, {counts[0]} of {counts[1]} to {self.newest}"
+        if all(q.provider and tier_of(q.provider) == "hyperscaler" for q in self.quotes):
+            text += ", hyperscalers alone"
         for doubt in ("rumoured", "unverified"):
             if any(q.provenance == doubt for q in self.quotes):
                 text += f", {doubt}"
@@ -95,8 +99,9 @@ def rent(
     Args:
         hardware: whose price.
         term: one of `TERMS`.
-        provider: only quotes of this one, where given (any letter case).
-        region: only quotes of regions whose name begins so, where given, such as ``eu``.
+        provider: only quotes of this one or of this one of `TIERS`, where given (any letter case).
+        region: only quotes of regions whose name begins so, where given, such as ``eu``, and those
+            that hold in all regions.
         today: the day that ages count from; the current day by default.
 
     Raises:
@@ -104,7 +109,7 @@ def rent(
     """
     if term not in TERMS:
         raise unknown_name("price term", term, TERMS)
-    quotes = [q for q in quotes_of(hardware) if q.kind == term and _matches(q, provider, region)]
+    quotes = [q for q in quotes_of(hardware) if q.kind == term and matches(q, provider, region)]
     if not quotes:
         raise InputError(_nothing(hardware, term, provider, region))
     dates = [parse_date(q.date, hardware.name) for q in quotes]
@@ -124,7 +129,11 @@ def rent(
 
 
 def _newest_of_each(dated: list[tuple[date, Price]]) -> tuple[Price, ...]:
-    """Return the newest quote of each provider and region; one without region if it is newer."""
+    """Return the newest quote of each provider and region.
+
+    One without region counts if it is the provider's newest; one for all regions replaces those
+    that are older.
+    """
     found: dict[tuple[str, str], tuple[date, Price]] = {}
     for day, quote in dated:
         key = (quote.provider or quote.source, quote.region)
@@ -133,8 +142,10 @@ def _newest_of_each(dated: list[tuple[date, Price]]) -> tuple[Price, ...]:
     latest: dict[str, date] = {}
     for (seller, _), (day, _) in found.items():
         latest[seller] = max(day, latest.get(seller, day))
+    everywhere = {seller: day for (seller, region), (day, _) in found.items()
+                  if region == EVERYWHERE}  # fmt: skip
     return tuple(q for (seller, region), (day, q) in found.items()
-                 if region or day == latest[seller])  # fmt: skip
+                 if day >= (everywhere.get(seller, day) if region else latest[seller]))  # fmt: skip
 
 
 def quotes_of(hardware: Hardware) -> list[Price]:
@@ -160,13 +171,23 @@ def terms_of(hardware: Hardware, provider: str = "", region: str = "") -> list[s
     Args:
         hardware: whose. provider, region: as in `rent`.
     """
-    kinds = {q.kind for q in quotes_of(hardware) if _matches(q, provider, region)}
+    kinds = {q.kind for q in quotes_of(hardware) if matches(q, provider, region)}
     return [term for term in TERMS if term in kinds]
 
 
 def providers_of(hardware: Hardware) -> list[str]:
     """Return the names of the providers that quotes are of."""
     return sorted({q.provider for q in quotes_of(hardware)} - {""}, key=str.lower)
+
+
+def tier_of(provider: str) -> str:
+    """Return which of `TIERS` a provider belongs to, by the table ``providers``."""
+    for tier, names in read_table("providers").items():
+        if tier not in TIERS or not isinstance(names, list):
+            raise unknown_name(f"key in {table_path('providers')}", tier, TIERS)
+        if provider.lower() in (str(name).lower() for name in names):
+            return str(tier)
+    return "neocloud"
 
 
 def parse_date(text: str, where: str) -> date:
@@ -184,9 +205,15 @@ def parse_date(text: str, where: str) -> date:
         raise InputError(f"{where}: price date '{text}': must be YYYY-MM-DD") from None
 
 
-def _matches(quote: Price, provider: str, region: str) -> bool:
-    same = not provider or provider.lower() == quote.provider.lower()
-    return same and quote.region.lower().startswith(region.lower())
+def matches(quote: Price, provider: str, region: str) -> bool:
+    """Return whether a quote is of a provider, or of a kind of them, and holds in a region."""
+    wanted = provider.lower()
+    if wanted in TIERS:
+        sold = bool(quote.provider) and tier_of(quote.provider) == wanted
+    else:
+        sold = wanted in ("", quote.provider.lower())
+    where = quote.region.lower()
+    return sold and (where == EVERYWHERE or where.startswith(region.lower()))
 
 
 def _nothing(hardware: Hardware, term: str, provider: str, region: str) -> str:
@@ -194,7 +221,8 @@ def _nothing(hardware: Hardware, term: str, provider: str, region: str) -> str:
     found = terms_of(hardware)
     known = f"quotes exist for {', '.join(found)}" if found else "it has no prices at all"
     if provider and not terms_of(hardware, provider):
-        known += f"; providers: {', '.join(providers_of(hardware)) or 'none'}"
+        known += f"; providers: {', '.join(providers_of(hardware)) or 'none'}, or a kind of them: "
+        known += ", ".join(TIERS)
     return f"hardware '{hardware.name}': no price for term {term}{where}; {known}"
 
 

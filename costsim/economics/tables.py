@@ -11,7 +11,7 @@ from costsim.library import folders
 from costsim.loading import read_toml
 
 _SHIPPED = Path(__file__).resolve().parent / "data"
-TABLES = ("api_prices", "electricity", "ownership", "purchases", "rents")
+TABLES = ("api_prices", "electricity", "ownership", "providers", "purchases", "rents")
 
 
 def table_path(name: str) -> Path:

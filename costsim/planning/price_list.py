@@ -8,7 +8,16 @@ from typing import Any
 
 from costsim.economics.energy import carbon_kg_per_hour, load_region
 from costsim.economics.ownership import ownership
-from costsim.economics.prices import TERMS, parse_date, quotes_of, rent, terms_of
+from costsim.economics.prices import (
+    TERMS,
+    TIERS,
+    matches,
+    parse_date,
+    quotes_of,
+    rent,
+    terms_of,
+    tier_of,
+)
 from costsim.economics.purchases import purchases
 from costsim.errors import InputError, unknown_name
 from costsim.hardware.accelerator import Hardware
@@ -31,7 +40,8 @@ def price_list(
                 "central_usd_per_hour": price.central, "high_usd_per_hour": price.high,
                 "quotes": len(price.quotes), "newest": price.newest, "age_days": price.age_days,
                 "stale": price.stale, "note": price.note,
-            })  # fmt: skip
+            } | {f"{tier}_usd_per_hour": _central(kind, name, tier, region)
+                 for tier in TIERS if provider == ""})  # fmt: skip
     if not rows:
         asked = " ".join(x for x in (term, provider, region) if x)
         raise InputError(f"prices: no quote of {asked or 'any hardware'}")
@@ -50,14 +60,13 @@ def price_sheet(
     """
     today = today or date.today()
     terms = _terms(hardware, term, provider, region)
-    quotes = [q for q in quotes_of(hardware) if q.kind in terms
-              and (not provider or q.provider.lower() == provider.lower())
-              and q.region.lower().startswith(region.lower())]  # fmt: skip
+    quotes = [q for q in quotes_of(hardware) if q.kind in terms and matches(q, provider, region)]
     if not quotes and (term or provider or region):
         rent(hardware, term or "on_demand", provider=provider, region=region)  # says what there is
     rows = [
         {"term": q.kind, "usd_per_hour": float(q.usd_per_hour), "provider": q.provider,
-         "region": q.region, "date": q.date, "age_days": (today - parse_date(q.date, "")).days,
+         "tier": tier_of(q.provider) if q.provider else "", "region": q.region, "date": q.date,
+         "age_days": (today - parse_date(q.date, "")).days,
          "provenance": q.provenance, "source": q.source}
         for q in sorted(quotes, key=lambda q: (TERMS.index(q.kind), float(q.usd_per_hour)))
     ]  # fmt: skip
@@ -67,6 +76,13 @@ def price_sheet(
         "purchases": [vars(p) | {"day": p.day.isoformat()} for p in purchases(hardware.name)],
         "ownership": _owned(hardware, electricity, activity),
     }  # fmt: skip
+
+
+def _central(hardware: Hardware, term: str, tier: str, region: str) -> float | None:
+    """Return the central rent at one kind of provider; None where there is no such quote."""
+    if term not in terms_of(hardware, tier, region):
+        return None
+    return float(rent(hardware, term, provider=tier, region=region).central)
 
 
 def _owned(hardware: Hardware, electricity: str, activity: float) -> dict[str, Any] | None:

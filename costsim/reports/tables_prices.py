@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 
 from costsim.economics.api import ApiPrice
-from costsim.economics.prices import STALE_DAYS
+from costsim.economics.prices import STALE_DAYS, TIERS
 from costsim.reports.tables import plain_table
 
 
@@ -21,14 +21,24 @@ def _rent_rows(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     return [
         [r["hardware"], r["term"], f"${r['low_usd_per_hour']:.2f}",
          f"${r['central_usd_per_hour']:.2f}", f"${r['high_usd_per_hour']:.2f}",
-         str(r["quotes"]), _age(r["age_days"])]
+         *(_dollars(r[key]) for key in _tier_keys(rows)), str(r["quotes"]), _age(r["age_days"])]
         for r in rows
     ]  # fmt: skip
 
 
+def _tier_keys(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    keys = [f"{tier}_usd_per_hour" for tier in TIERS]
+    return [key for key in keys if rows and key in rows[0]]
+
+
+def _dollars(usd: float | None) -> str:
+    return "–" if usd is None else f"${usd:.2f}"
+
+
 def price_list_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Return rents by hardware and term."""
-    columns = ("hardware", "term", "least", "central", "most", "quotes", "newest is")
+    tiers = [key.removesuffix("_usd_per_hour") for key in _tier_keys(rows)]
+    columns = ("hardware", "term", "least", "central", "most", *tiers, "quotes", "newest is")
     return plain_table("Rents, $ per accelerator and hour", columns, _rent_rows(rows), left=2)
 
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 import costsim
 from costsim.cli import cli
 from costsim.economics.api import api_prices
-from costsim.economics.prices import CURRENT_DAYS, quotes_of, rent
+from costsim.economics.prices import CURRENT_DAYS, TIERS, quotes_of, rent, tier_of
 from costsim.economics.purchases import purchases
 from costsim.economics.tables import TABLES, shipped_path
 from costsim.errors import InputError
@@ -34,9 +34,48 @@ def test_every_price_has_a_date_and_a_source() -> None:
 def test_a_region_chooses_its_quotes() -> None:
     h100 = load_hardware("h100_sxm")
     europe = rent(h100, region="eu", today=TODAY)
-    assert {q.region for q in europe.quotes} >= {"eu-north1", "europe-central-1"}
-    assert all(q.region.startswith("eu") for q in europe.quotes)
+    assert {q.provider for q in europe.quotes} >= {"Lambda", "Nebius"}
+    assert all(q.region.startswith("eu") or q.region == "all" for q in europe.quotes)
     assert europe.central < rent(h100, provider="AWS", today=TODAY).central
+    h200 = rent(load_hardware("h200_sxm"), "spot", region="europe-west1", today=TODAY)
+    assert [q.provider for q in h200.quotes] == ["Google"]
+
+
+def test_a_list_price_for_all_regions_replaces_older_regional_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prices").mkdir()
+    quotes = [("us-1", "2026-01-01", 2.0), ("all", "2026-06-01", 3.0), ("eu-1", "2026-07-01", 4.0)]
+    text = "".join(f'[[quote]]\nhardware = "h100_sxm"\nprovider = "mine"\nregion = "{region}"\n'
+                   f'date = "{day}"\nspot = {usd}\nsource = "offer"\n'
+                   for region, day, usd in quotes)  # fmt: skip
+    (tmp_path / "prices" / "rents.toml").write_text(text)
+    price = rent(load_hardware("h100_sxm"), "spot", provider="mine", today=TODAY)
+    assert {q.region for q in price.quotes} == {"all", "eu-1"} and price.central == 3.5
+    here = rent(load_hardware("h100_sxm"), "spot", provider="mine", region="us", today=TODAY)
+    assert {q.region for q in here.quotes} == {"all"} and here.central == 3.0
+
+
+def test_kinds_of_providers_have_prices_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    h100 = load_hardware("h100_sxm")
+    found = {tier: rent(h100, provider=tier, today=TODAY) for tier in TIERS}
+    assert found["hyperscaler"].central > 1.5 * found["neocloud"].central
+    assert found["neocloud"].central > found["marketplace"].central
+    assert {tier_of(q.provider) for q in found["neocloud"].quotes} == {"neocloud"}
+    assert found["hyperscaler"].note.count("hyperscalers alone") == 1
+    row = price_list([h100], "on_demand")[0]
+    assert row["neocloud_usd_per_hour"] == found["neocloud"].central
+    assert row["low_usd_per_hour"] < row["central_usd_per_hour"] < row["high_usd_per_hour"]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prices").mkdir()
+    (tmp_path / "prices" / "providers.toml").write_text('hyperscaler = ["lambda"]\n')
+    assert tier_of("Lambda") == "hyperscaler" and tier_of("AWS") == "neocloud"
+    (tmp_path / "prices" / "providers.toml").write_text('hyperscalar = ["lambda"]\n')
+    with pytest.raises(InputError, match="did you mean 'hyperscaler'"):
+        tier_of("Lambda")
 
 
 def test_a_provider_counts_once_with_its_newest_quote_of_each_region() -> None:
@@ -108,7 +147,7 @@ def test_the_command_lists_copies_and_refuses(
     listed = json.loads(run(cli, ["prices", "--term", "spot", "--json"]).output)
     assert {row["term"] for row in listed} == {"spot"} and len(listed) > 5
     shown = run(cli, ["prices", "h100_sxm", "--region", "eu"])
-    assert shown.exit_code == 0 and "eu-north1" in shown.output and "STALE" in shown.output
+    assert shown.exit_code == 0 and "eu-fin-02" in shown.output and "STALE" in shown.output
     assert "deepseek-v4-pro" in run(cli, ["prices", "--api"]).output
     copied = run(cli, ["prices", "--copy"])
     assert copied.exit_code == 0
