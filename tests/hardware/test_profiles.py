@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from costsim.economics.prices import quotes_of
 from costsim.hardware.accelerator import Hardware
 from costsim.hardware.loader import load_hardware
 
@@ -43,9 +44,10 @@ def test_every_figure_has_a_source_and_a_date(hardware: Hardware) -> None:
 
 
 def test_every_price_has_a_source_and_a_date(hardware: Hardware) -> None:
-    assert hardware.prices
-    for price in hardware.prices:
-        assert re.fullmatch(r"20\d\d-\d\d(-\d\d)?", price.date)
+    quotes = quotes_of(hardware)
+    assert quotes
+    for price in quotes:
+        assert re.fullmatch(r"20\d\d(-\d\d){0,2}", price.date)
         assert 0.01 < float(price.usd_per_hour) < 500 and len(price.source) > 3
 
 
