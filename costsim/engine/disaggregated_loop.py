@@ -22,7 +22,8 @@ from costsim.engine.deployment import Deployment
 from costsim.engine.disaggregation import transfer_time
 from costsim.engine.memory import max_batch
 from costsim.engine.speculation import decode_steps, tokens_per_step
-from costsim.engine.step import StepTime, stacked_steps
+from costsim.engine.stacked import stacked_steps
+from costsim.engine.step import StepTime
 
 _HALVINGS = 40
 _MOST_BUSY = 0.99

@@ -53,7 +53,7 @@ def add_adapters(queue: Queue, on: Pass, tokens: Tokens) -> None:
         return
     requests = tokens.prefill_requests + tokens.decode_requests
     used = adapters * -np.expm1(requests * np.log1p(-1.0 / max(adapters, 1.000001)))
-    rows, some = tokens.all, tokens.all > 0
+    rows, some = tokens.all, tokens.some
     for kind in on.model.layers:
         for inputs, outputs in adapter_shapes(on.model, kind):
             out = outputs / on.ranks
@@ -62,8 +62,8 @@ def add_adapters(queue: Queue, on: Pass, tokens: Tokens) -> None:
             more = np.maximum(used - 1.0, 0.0) * rank * (inputs + out) * _ADAPTER_BYTES
             others = replace(on.machine("elementwise", bytes=more), launched=False)
             for call in (shrink, expand):
-                queue.add("lora", call, kind.count, some)
-            queue.add("lora", others, kind.count, some & (more > 0))
+                queue.add("lora", call, kind.count, some, "tokens")
+            queue.add("lora", others, kind.count, some & (more > 0), "step")
 
 
 def add_drafting(queue: Queue, on: Pass, tokens: Tokens) -> None:
@@ -78,7 +78,8 @@ def add_drafting(queue: Queue, on: Pass, tokens: Tokens) -> None:
                       all_groups=one.all_groups - _all_decodes(tokens) * tokens.decode_width)
     draft = _drafter(on)
     for part, passes in ((decodes, float(speculation.draft_tokens)), (prompts, 1.0)):
-        spent = Queue(replaced=queue.replaced)
+        alike = queue.alike and on.alike(part, queue.alike.size)
+        spent = Queue(replaced=queue.replaced, alike=alike)
         for kind in draft.model.layers:
             add_layers(spent, draft, kind, part, passes * kind.count)
         add_ends(spent, draft, part, passes)

@@ -12,6 +12,7 @@ from costsim.engine.layout import Layout
 from costsim.engine.precision import Precision
 from costsim.engine.settings import EngineSettings
 from costsim.models.architecture import Attention, FeedForward, Layers, LinearAttention, Model
+from costsim.ops.alike import Alike
 from costsim.ops.attention import add_attention, add_linear_attention, local_kv_heads
 from costsim.ops.feedforward import ExpertRanks, add_dense, add_moe
 from costsim.ops.listed import add_listed
@@ -54,6 +55,19 @@ class Pass:
         return ExpertRanks(at.tp, at.dp, at.cp, at.ep, routing.kind, routing.alpha,
                            routing.counts, routing.replicated_experts)
 
+    def alike(self, tokens: Tokens, size: int) -> Alike:
+        """Return which of ``size`` flat steps are alike, by part (`costsim.ops.alike.PARTS`)."""
+        at, t = self.layout, tokens
+        group = [np.asarray(at.tp, float), np.asarray(at.cp, float)]
+        prompts = [t.prefill_requests, t.prefill_tokens, t.prefill_context]
+        decodes = [t.decode_requests, t.decode_context, t.decode_width, t.context_spread]
+        return Alike(size, {
+            "tokens": lambda: (group, [t.all]), "rows": lambda: (group, [t.rows_of_head]),
+            "prompts": lambda: (group, prompts), "decodes": lambda: (group, decodes),
+            "step": lambda: (group, [*prompts, *decodes]),
+            "experts": lambda: ([self.expert_ranks.stage, at.ep, np.asarray(at.dp) > 1],
+                                [t.all_groups])})
+
 
 def add_layers(queue: Queue, on: Pass, layers: Layers, tokens: Tokens, count: Any) -> None:
     """Add ``count`` layers of one kind: mixer, feed-forward part, norms and collectives.
@@ -65,20 +79,45 @@ def add_layers(queue: Queue, on: Pass, layers: Layers, tokens: Tokens, count: An
         tokens: of the pass.
         count: how many.
     """
-    mixer, hidden = layers.mixer, on.model.hidden_size
-    types = on.types("attention")
+    _add_mixer(queue, on, layers.mixer, tokens, count)
+    _add_feed_forward(queue, on, layers.ffn, tokens, count)
+    _add_listed(queue, on, layers, tokens, count)
+
+
+def add_stack(queue: Queue, on: Pass, tokens: Tokens) -> None:
+    """Add all layers of the model; mixers and feed-forward parts of several kinds are one."""
+    mixers: dict[Attention | LinearAttention | None, int] = {}
+    parts: dict[FeedForward | None, int] = {}
+    for layers in on.model.layers:
+        mixers[layers.mixer] = mixers.get(layers.mixer, 0) + layers.count
+        parts[layers.ffn] = parts.get(layers.ffn, 0) + layers.count
+        _add_listed(queue, on, layers, tokens, layers.count)
+    for mixer, count in mixers.items():
+        _add_mixer(queue, on, mixer, tokens, count)
+    for ffn, count in parts.items():
+        _add_feed_forward(queue, on, ffn, tokens, count)
+
+
+def _add_mixer(
+    queue: Queue, on: Pass, mixer: Attention | LinearAttention | None, tokens: Tokens, count: Any
+) -> None:
+    if mixer is None:
+        return
+    types, hidden = on.types("attention"), on.model.hidden_size
     if isinstance(mixer, Attention):
         add_attention(queue, on.machine, mixer, hidden, tokens, on.layout.tp, on.layout.cp,
                       types, count)
         add_context_exchange(queue, on, mixer, tokens, count)
-    elif isinstance(mixer, LinearAttention):
+    else:
         add_linear_attention(queue, on.machine, mixer, hidden, tokens, on.ranks, types, count)
-    if mixer is not None:
-        _add_joint(queue, on, tokens, types, count)
-    _add_feed_forward(queue, on, layers.ffn, tokens, count)
+    _add_joint(queue, on, tokens, types, count)
+
+
+def _add_listed(queue: Queue, on: Pass, layers: Layers, tokens: Tokens, count: Any) -> None:
+    """Add the operators of the engine's list that run in a kind of layer."""
     if on.settings.operators:
         add_listed(queue, on.machine, on.settings.operators, _places(layers),
-                   _sizes(on, tokens, layers), types, count)
+                   _sizes(on, tokens, layers), on.types("attention"), count)
 
 
 def _places(layers: Layers) -> list[str]:
@@ -117,14 +156,15 @@ def add_context_exchange(queue: Queue, on: Pass, a: Attention, tokens: Tokens, c
     softmax statistics are reduce-scattered (flash-decoding over ranks).
     """
     ranks = np.asarray(on.layout.cp, float)
-    many = (ranks > 1) & (tokens.decode > 0)
+    many = (ranks > 1) & tokens.decodes
     if not np.any(many):
         return
     heads = a.heads / np.asarray(on.layout.tp, float)
     width = a.kv_lora_rank or a.v_head_dim
     message = tokens.decode * heads * (width + 2.0) * 2.0
     queue.add("context exchange",
-              on.machine("reduce_scatter", ranks=ranks, message_bytes=message), count, many)
+              on.machine("reduce_scatter", ranks=ranks, message_bytes=message), count, many,
+              "decodes")
 
 
 def _add_feed_forward(
@@ -145,18 +185,20 @@ def _add_feed_forward(
 
 def _add_joint(queue: Queue, on: Pass, tokens: Tokens, types: Types, count: Any) -> None:
     """Add what follows each sublayer: its all-reduce, residual, norm and quantisation."""
-    rows, some = tokens.all, tokens.all > 0
+    rows, some = tokens.all, tokens.some
     message = rows * on.model.hidden_size * bytes_per_element(on.precision.communication)
     _add_sum_over_ranks(queue, on, message, count)
     width = on.model.hidden_size * on.model.hyper_connections
     share = on.ranks if on.layout.sequence_parallel else 1.0
     # Residual and normed output written, residual and sublayer output read.
     moved = 4.0 * _ACTIVATION_BYTES * rows * width / share
-    queue.add("norm and residual", on.machine("elementwise", bytes=moved), count, some)
+    queue.add("norm and residual", on.machine("elementwise", bytes=moved), count, some,
+              "tokens")
     if bytes_per_element(types.activation) < _ACTIVATION_BYTES:
         narrow = bytes_per_element(types.activation)
         moved = rows * on.model.hidden_size * (_ACTIVATION_BYTES + narrow)
-        queue.add("quantise", on.machine("elementwise", bytes=moved), count, some)
+        queue.add("quantise", on.machine("elementwise", bytes=moved), count, some,
+                  "tokens")
 
 
 def _add_sum_over_ranks(queue: Queue, on: Pass, message: Any, count: Any) -> None:
@@ -167,25 +209,27 @@ def _add_sum_over_ranks(queue: Queue, on: Pass, message: Any, count: Any) -> Non
     names = ("reduce_scatter", "all_gather") if on.layout.sequence_parallel else ("all_reduce",)
     for name in names:
         latency = on.machine(name, ranks=on.ranks, message_bytes=message)
-        queue.add(name.replace("_", "-"), latency, count, many)
+        queue.add(name.replace("_", "-"), latency, count, many, "tokens")
 
 
 def add_ends(queue: Queue, on: Pass, tokens: Tokens, count: Any = 1.0) -> None:
     """Add embedding, LM head (last token of a prompt, each decoded token) and sampling."""
     model, rows = on.model, tokens.rows_of_head
+    some = rows > 0
     hidden, vocabulary = model.hidden_size, model.vocab_size / on.ranks
     moved = tokens.all * hidden * 2.0 * _ACTIVATION_BYTES
-    queue.add("embedding", on.machine("elementwise", bytes=moved), count, tokens.all > 0)
+    queue.add("embedding", on.machine("elementwise", bytes=moved), count, tokens.some,
+              "tokens")
     types = on.types("head")
     head = on.machine("gemm", m=rows, n=vocabulary, k=hidden, dtype=types.weight,
                       activation=types.activation)
-    queue.add("lm head", head, count, rows > 0)
+    queue.add("lm head", head, count, some, "rows")
     if np.any(on.ranks > 1):
         logits = rows * model.vocab_size * _ACTIVATION_BYTES
         gather = on.machine("all_gather", ranks=on.ranks, message_bytes=logits)
-        queue.add("all-gather", gather, count, (on.ranks > 1) & (rows > 0))
+        queue.add("all-gather", gather, count, (on.ranks > 1) & some, "rows")
     sampling = on.machine("elementwise", bytes=rows * model.vocab_size * 8.0)
-    queue.add("sampling", sampling, count, rows > 0)
+    queue.add("sampling", sampling, count, some, "rows")
     if on.settings.operators:
         add_listed(queue, on.machine, on.settings.operators, ["ends"], _sizes(on, tokens), types,
                    count)
@@ -200,4 +244,4 @@ def add_stage_transfers(queue: Queue, on: Pass, tokens: Tokens) -> None:
     message = tokens.all * on.model.hidden_size * _ACTIVATION_BYTES / on.ranks
     across = stage * 2 > np.asarray(on.machine.hardware.scale_up.domain_size, float)
     latency = on.machine("point_to_point", message_bytes=message, across_nodes=across)
-    queue.add("pipeline send", latency, stages - 1.0, (stages > 1) & (tokens.all > 0))
+    queue.add("pipeline send", latency, stages - 1.0, (stages > 1) & tokens.some)

@@ -218,15 +218,15 @@ def _block(
     base: Deployment, isl: float, osl: float, batches: NDArray[np.int64], limit: NDArray[Any],
     layouts: NDArray[np.int64],
 ) -> dict[str, NDArray[Any]]:
-    """Return the points of some layouts: priced as a grid of layouts by batches, those that fit."""
-    values: dict[str, Any] = {name: np.asarray(getattr(base.layout, name))[layouts][:, None]
+    """Return the points of some layouts: those batches that fit."""
+    row, column = np.nonzero(batches <= limit[layouts][:, None])
+    layout, batch = layouts[row], batches[column]
+    values: dict[str, Any] = {name: np.asarray(getattr(base.layout, name))[layout]
                               for name in ("tp", "pp", "ep", "dp")}
-    grid = base.with_changes(layout=Layout(**values))
-    point = operating_point(grid, batches, isl, osl)
+    point = operating_point(base.with_changes(layout=Layout(**values)), batch, isl, osl)
     values |= {name: getattr(point, name) for name in _FIGURES}
-    values["layout"] = layouts[:, None]
-    fits = batches <= limit[layouts][:, None]
-    return {name: np.broadcast_to(value, fits.shape)[fits] for name, value in values.items()}
+    values["layout"] = layout
+    return {name: np.broadcast_to(value, batch.shape) for name, value in values.items()}
 
 
 def _gather(

@@ -12,7 +12,8 @@ from costsim.engine.deployment import Deployment
 from costsim.engine.loop import LoopState, StepCurve, close_loop, most_decoding
 from costsim.engine.memory import max_batch
 from costsim.engine.speculation import decode_steps, tokens_per_step, verify_width
-from costsim.engine.step import StepTime, stacked_steps
+from costsim.engine.stacked import stacked_steps
+from costsim.engine.step import StepTime
 from costsim.engine.weights import is_moe
 from costsim.errors import InputError
 from costsim.ops.tally import RESOURCES

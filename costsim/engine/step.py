@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from costsim.engine.deployment import Deployment
 from costsim.engine.extras import add_adapters, add_drafting, add_host_memory
 from costsim.engine.memory import request_kv_bytes
-from costsim.engine.passes import Pass, add_ends, add_layers, add_stage_transfers
+from costsim.engine.passes import Pass, add_ends, add_stack, add_stage_transfers
 from costsim.engine.speculation import verify_width
 from costsim.engine.weights import weights_bytes
 from costsim.ops.queue import Queue
@@ -24,8 +24,6 @@ np.empty(4_000_000)
 
 _LONG_KERNELS = ("attention (decode)",)
 _SHARED_EXPERTS = ("shared expert up", "shared expert down")
-# Points up to which unlike steps are priced together.
-_LITTLE = 4096
 
 
 @dataclass(frozen=True)
@@ -81,11 +79,22 @@ def step_time(
     """
     settings = deployment.settings
     width = verify_width(settings) if decode_width is None else decode_width
-    tokens = replica_tokens(
+    return priced(deployment, replica_tokens(
         prefill_requests, prefill_tokens, prefill_context, decode_requests, decode_context,
         deployment.layout.dp, width, settings.context_spread,
-    )
-    queue, on = Queue(replaced=settings.replaces), pass_of(deployment)
+    ))
+
+
+def priced(deployment: Deployment, tokens: Tokens, flat: int = 0) -> StepTime:
+    """Return the time of a step with given tokens.
+
+    Args:
+        deployment: as in `step_time`.
+        tokens: of the fullest attention group.
+        flat: number of steps, where all arrays are flat ones of that many; 0: any arrays.
+    """
+    settings, on = deployment.settings, pass_of(deployment)
+    queue = Queue(replaced=settings.replaces, alike=on.alike(tokens, flat) if flat else None)
     add_model(queue, on, tokens)
     add_adapters(queue, on, tokens)
     add_drafting(queue, on, tokens)
@@ -98,75 +107,9 @@ def step_time(
     return finish(tally)
 
 
-def stacked_steps(deployment: Deployment, **arguments: Sequence[Any]) -> list[StepTime]:
-    """Return several steps of one deployment in one vectorised call.
-
-    Args:
-        deployment: fields of its layout and hardware may be arrays.
-        arguments: of `step_time`, each with one value (number or array) for every step.
-    """
-    count = len(next(iter(arguments.values())))
-    rank = max(_rank(deployment), *(np.ndim(v) for given in arguments.values() for v in given))
-    found: dict[int, StepTime] = {}
-    for some in _split(count, arguments):
-        stacked = {n: _stack([given[i] for i in some], rank) for n, given in arguments.items()}
-        step = step_time(deployment, **stacked)
-        found |= {i: _taken(step, place, rank) for place, i in enumerate(some)}
-    return [found[i] for i in range(count)]
-
-
-def _split(count: int, arguments: Mapping[str, Sequence[Any]]) -> list[list[int]]:
-    """Return which steps are priced together: all where that is little work, else like ones.
-
-    Linear layers see the tokens of prompts and decodes, whatever their contexts: steps are alike
-    whose tokens vary along the same axes.
-    """
-    shapes = np.broadcast_shapes(*(np.shape(v) for given in arguments.values() for v in given))
-    if np.prod(shapes) <= _LITTLE:
-        return [list(range(count))]
-    alike: dict[tuple[int, ...], list[int]] = {}
-    for i in range(count):
-        one = {name: given[i] for name, given in arguments.items() if "context" not in name}
-        if not np.any(one.get("prefill_requests", 0.0)):
-            one = {"decode_requests": one["decode_requests"]}
-        shape = np.broadcast_shapes(*(np.shape(v) for v in one.values()))
-        alike.setdefault(shape, []).append(i)
-    return list(alike.values())
-
-
-def _rank(deployment: Deployment) -> int:
-    """Return the largest number of axes among the fields of layout and hardware."""
-    axes = Machine(deployment.hardware, deployment.calibration).axes
-    return max(axes, *(np.ndim(v) for v in vars(deployment.layout).values()))
-
-
-def _stack(values: Sequence[Any], rank: int) -> Any:
-    """Return values on a new first axis, in front of ``rank`` axes."""
-    if all(v is values[0] for v in values):
-        return values[0]
-    arrays = np.broadcast_arrays(*(np.asarray(v, float) for v in values))
-    whole = np.stack(arrays)
-    return whole.reshape(whole.shape[0], *(1,) * (rank + 1 - whole.ndim), *whole.shape[1:])
-
-
-def _taken(step: StepTime, index: int, rank: int) -> StepTime:
-    """Return one of stacked steps; what is the same in all has one entry there, or no such axis."""
-
-    def one(value: Any) -> Any:
-        array = np.asarray(value)
-        return array[min(index, len(array) - 1)] if array.ndim > rank else value
-
-    return StepTime(
-        one(step.seconds), {k: one(v) for k, v in step.by_operator.items()},
-        {k: one(v) for k, v in step.by_resource.items()}, one(step.log_error), one(step.flop),
-        one(step.memory_bytes), one(step.network_bytes),
-    )
-
-
 def add_model(queue: Queue, on: Pass, tokens: Tokens) -> None:
-    """Add the whole model: layers by kind, ends and transfers between stages."""
-    for layers in on.model.layers:
-        add_layers(queue, on, layers, tokens, layers.count)
+    """Add the whole model: layers, ends and transfers between stages."""
+    add_stack(queue, on, tokens)
     add_ends(queue, on, tokens)
     add_stage_transfers(queue, on, tokens)
 

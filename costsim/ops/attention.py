@@ -49,7 +49,8 @@ def add_attention(
         _add_grouped(queue, machine, a, hidden, tokens, tp, cp, types, count)
     heads, kv = a.heads / np.asarray(tp, float), local_kv_heads(a.kv_heads, tp)
     moved = tokens.all * (2.0 * heads + kv) * a.head_dim * 4.0
-    queue.add("rope and cache write", machine("elementwise", bytes=moved), count, tokens.all > 0)
+    queue.add("rope and cache write", machine("elementwise", bytes=moved), count, tokens.some,
+              "tokens")
 
 
 def _gemm(machine: Machine, types: Types, m: Any, n: Any, k: Any) -> Any:
@@ -65,18 +66,20 @@ def _add_grouped(
     query_from = a.q_lora_rank or hidden
     inward = (0 if a.shares_kv else kv * (a.head_dim + (0 if a.k_is_v else a.v_head_dim)))
     gate = heads * a.v_head_dim if a.output_gate else 0.0
-    some = tokens.all > 0
+    some = tokens.some
     if a.q_lora_rank:
         queue.add("qkv projection", _gemm(machine, types, tokens.all, a.q_lora_rank + inward,
-                                          hidden), count, some)
+                                          hidden), count, some, "tokens")
         queue.add("qkv projection", _gemm(machine, types, tokens.all, heads * a.head_dim + gate,
-                                          query_from), count, some)
+                                          query_from), count, some, "tokens")
     else:
         width = heads * a.head_dim + inward + gate
-        queue.add("qkv projection", _gemm(machine, types, tokens.all, width, hidden), count, some)
+        queue.add("qkv projection", _gemm(machine, types, tokens.all, width, hidden), count, some,
+                  "tokens")
     side = _side_weights(a, hidden)
     if side > 0:
-        queue.add("indexer", _gemm(machine, types, tokens.all, side / hidden, hidden), count, some)
+        queue.add("indexer", _gemm(machine, types, tokens.all, side / hidden, hidden), count, some,
+                  "tokens")
     _add_softmax(queue, machine, a, tokens, heads, kv, cp, types, count)
     _add_output(queue, machine, a, hidden, tokens, heads / cp, types, count)
 
@@ -94,13 +97,14 @@ def _add_output(
     queue: Queue, machine: Machine, a: Attention, hidden: int, tokens: Tokens, heads: Any,
     types: Types, count: int,
 ) -> None:
-    some, width = tokens.all > 0, heads * a.v_head_dim
+    some, width = tokens.some, heads * a.v_head_dim
     if a.output_lora_rank:
         groups = max(1, a.output_groups)
         queue.add("output projection", _gemm(machine, types, tokens.all, a.output_lora_rank,
-                                             width), count, some)
+                                             width), count, some, "tokens")
         width = groups * a.output_lora_rank
-    queue.add("output projection", _gemm(machine, types, tokens.all, hidden, width), count, some)
+    queue.add("output projection", _gemm(machine, types, tokens.all, hidden, width), count, some,
+              "tokens")
 
 
 def seen_tokens(a: Attention, context: Any) -> Any:
@@ -140,12 +144,12 @@ def _add_softmax(
                       window=_prefill_window(a, tokens), dtype=score_type(types),
                       kv_dtype=types.kv, **shared)
     queue.add("attention (prefill)", prefill, count / np.asarray(cp, float),
-              tokens.prefill > 0)
+              tokens.prompts, "prompts")
     seen = seen_tokens(a, tokens.decode_context) / np.asarray(cp, float)
     decode = machine("attention_decode", batch=tokens.decode_requests, context=seen, window=0,
                      kv_dtype=types.kv, **{**shared, "heads": heads * tokens.decode_width})
     queue.add("attention (decode)", decode, count * np.asarray(tokens.context_spread),
-              tokens.decode > 0)
+              tokens.decodes, "decodes")
     if a.index_heads and not a.shares_index:
         _add_indexer(queue, machine, a, tokens, cp, count)
 
@@ -158,14 +162,14 @@ def _add_indexer(
     entries = np.asarray(tokens.decode_context, float) / a.kv_compression / np.asarray(cp, float)
     decode = machine("attention_decode", batch=tokens.decode_requests, context=entries, window=0,
                      kv_dtype="fp8", **dim)
-    queue.add("indexer", decode, count, tokens.decode > 0)
+    queue.add("indexer", decode, count, tokens.decodes, "decodes")
     scores = tokens.decode * entries * _SCORE_BYTES
     queue.add("index selection", machine("elementwise", bytes=scores), count * _SELECTION_PASSES,
-              tokens.decode > 0)
+              tokens.decodes, "decodes")
     prefill = machine("attention_prefill", batch=tokens.prefill_requests,
                       new_tokens=tokens.prefill_tokens, window=0, dtype="fp8", kv_dtype="fp8",
                       context=np.asarray(tokens.prefill_context, float) / a.kv_compression, **dim)
-    queue.add("indexer", prefill, count, tokens.prefill > 0)
+    queue.add("indexer", prefill, count, tokens.prompts, "prompts")
 
 
 def _add_mla(
@@ -174,14 +178,15 @@ def _add_mla(
 ) -> None:
     heads = a.heads / np.asarray(tp, float)
     key = a.nope_head_dim + a.rope_head_dim
-    some, latent = tokens.all > 0, a.kv_lora_rank + a.rope_head_dim
+    some, latent = tokens.some, a.kv_lora_rank + a.rope_head_dim
     index = a.index_heads * a.index_head_dim if not a.shares_index else 0
     first: Any = latent + (a.q_lora_rank or heads * key) + (a.index_head_dim if index else 0)
     first = first + (heads * a.v_head_dim if a.output_gate else 0.0)
-    queue.add("qkv projection", _gemm(machine, types, tokens.all, first, hidden), count, some)
+    queue.add("qkv projection", _gemm(machine, types, tokens.all, first, hidden), count, some,
+              "tokens")
     if a.q_lora_rank:
         queue.add("qkv projection", _gemm(machine, types, tokens.all, heads * key + index,
-                                          a.q_lora_rank), count, some)
+                                          a.q_lora_rank), count, some, "tokens")
     _add_latent_attention(queue, machine, a, tokens, heads, cp, types, count)
     if a.index_heads and not a.shares_index:
         _add_indexer(queue, machine, a, tokens, cp, count)
@@ -193,10 +198,10 @@ def _add_latent_attention(
     types: Types, count: int,
 ) -> None:
     expand = heads * (a.nope_head_dim + a.v_head_dim)
-    rows = tokens.prefill + np.where(tokens.prefill > 0, tokens.prefill_requests, 0.0) * np.asarray(
+    rows = tokens.prefill + np.where(tokens.prompts, tokens.prefill_requests, 0.0) * np.asarray(
         tokens.prefill_context, float)
     queue.add("latent expansion", _gemm(machine, types, rows, expand, a.kv_lora_rank), count,
-              tokens.prefill > 0)
+              tokens.prompts, "prompts")
     window: dict[str, Any] = {"context": tokens.prefill_context}
     if a.index_topk:
         # Each query reads top-k entries: a chunk costs like one with that much context.
@@ -207,16 +212,16 @@ def _add_latent_attention(
                       v_head_dim=a.v_head_dim, kv_lora_rank=a.kv_lora_rank, kv_dtype=types.kv,
                       **window)
     queue.add("attention (prefill)", prefill, count / np.asarray(cp, float),
-              tokens.prefill > 0)
+              tokens.prompts, "prompts")
     # Absorbed projections in decode: the same weights as the expansion, once per step.
     queue.add("latent expansion", _gemm(machine, types, tokens.decode, expand, a.kv_lora_rank),
-              count, tokens.decode > 0)
+              count, tokens.decodes, "decodes")
     seen = seen_tokens(a, tokens.decode_context) / np.asarray(cp, float)
     decode = machine("mla_decode", batch=tokens.decode_requests, context=seen,
                      heads=heads * tokens.decode_width, kv_lora_rank=a.kv_lora_rank,
                      rope_head_dim=a.rope_head_dim, kv_dtype=types.kv)
     queue.add("attention (decode)", decode, count * np.asarray(tokens.context_spread),
-              tokens.decode > 0)
+              tokens.decodes, "decodes")
 
 
 def add_linear_attention(
@@ -225,18 +230,18 @@ def add_linear_attention(
 ) -> None:
     """Add ``count`` linear-attention or state-space layers: projections and the recurrence."""
     ranks = np.asarray(tp, float)
-    some = tokens.all > 0
+    some = tokens.some
     outward = a.value_heads * a.value_dim
     inward = max(a.parameters / hidden - outward, 1.0)
     queue.add("qkv projection", _gemm(machine, types, tokens.all, inward / ranks, hidden), count,
-              some)
+              some, "tokens")
     queue.add("output projection", _gemm(machine, types, tokens.all, hidden, outward / ranks),
-              count, some)
+              count, some, "tokens")
     dims = {"key_heads": np.maximum(a.key_heads / ranks, 1.0), "value_heads": a.value_heads / ranks,
             "key_dim": a.key_dim, "value_dim": a.value_dim, "kind": a.kind}
     prefill = machine("linear_attention", batch=tokens.prefill_requests,
                       new_tokens=tokens.prefill_tokens, **dims)
-    queue.add("linear attention", prefill, count, tokens.prefill > 0)
+    queue.add("linear attention", prefill, count, tokens.prompts, "prompts")
     decode = machine("linear_attention", batch=tokens.decode_requests,
                      new_tokens=tokens.decode_width, **dims)
-    queue.add("linear attention", decode, count, tokens.decode > 0)
+    queue.add("linear attention", decode, count, tokens.decodes, "decodes")

@@ -13,7 +13,7 @@ from costsim.kernels.operators import variant
 from costsim.models.architecture import FeedForward
 from costsim.ops.queue import Queue
 from costsim.ops.routing import expert_load
-from costsim.ops.shape import Machine, Tokens, Types
+from costsim.ops.shape import Call, Machine, Tokens, Types
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,17 @@ class ExpertRanks:
         """Accelerators of a stage."""
         return np.asarray(self.tp, float) * self.dp * self.cp
 
+    def loaded(self, experts: Call) -> Call:
+        """Return a call of the experts' kernel with the load of its slowest rank."""
+
+        def load(shape: Mapping[str, Any]) -> Mapping[str, Any]:
+            touched, most = expert_load(
+                shape["tokens"], shape["top_k"], shape["experts"], shape["ep"],
+                self.routing_kind, self.alpha, self.counts, self.replicas)
+            return {"touched": touched, "max_load": most}
+
+        return replace(experts, derived=load)
+
 
 def _gemm(machine: Machine, types: Types, m: Any, n: Any, k: Any) -> Any:
     return machine("gemm", m=m, n=n, k=k, dtype=types.weight, activation=types.activation)
@@ -55,7 +66,7 @@ def add_dense(
         queue, machine: where to add, on what.
         width: inner width; gated: SwiGLU and the like.
         hidden: d.
-        tokens: rows per attention group.
+        tokens: rows per attention group, those of `Tokens.all`.
         tp: tensor-parallel ranks.
         types: data types.
         count: layers.
@@ -63,10 +74,12 @@ def add_dense(
     """
     local, some = width / np.asarray(tp, float), np.asarray(tokens) > 0
     inward = (2.0 if gated else 1.0) * local
-    queue.add(f"{name} up", _gemm(machine, types, tokens, inward, hidden), count, some)
-    queue.add(f"{name} down", _gemm(machine, types, tokens, hidden, local), count, some)
+    queue.add(f"{name} up", _gemm(machine, types, tokens, inward, hidden), count, some,
+              "tokens")
+    queue.add(f"{name} down", _gemm(machine, types, tokens, hidden, local), count, some,
+              "tokens")
     moved = np.asarray(tokens, float) * (inward + local) * 2.0
-    queue.add("activation", machine("elementwise", bytes=moved), count, some)
+    queue.add("activation", machine("elementwise", bytes=moved), count, some, "tokens")
 
 
 def add_moe(
@@ -85,22 +98,19 @@ def add_moe(
         count: layers.
     """
     tokens, group_tokens = np.asarray(group.all_groups, float), group.all
-    some = tokens > 0
+    some = group.some
     router = machine("gemm", m=group_tokens, n=ffn.experts, k=hidden, dtype="bf16",
                      activation="bf16")
-    queue.add("router", router, count, some)
+    queue.add("router", router, count, some, "tokens")
     size = ffn.latent_size or hidden
     if ffn.latent_size:
         latent = machine("gemm", m=group_tokens, n=size, k=hidden, dtype=types.weight,
                          activation=types.activation)
-        queue.add("router", latent, 2 * count, some)
-    touched, max_load = expert_load(tokens, ffn.top_k, ffn.experts, ranks.ep, ranks.routing_kind,
-                                    ranks.alpha, ranks.counts, ranks.replicas)
+        queue.add("router", latent, 2 * count, some, "tokens")
     shape = {"tokens": tokens, "hidden": size, "width": ffn.width, "top_k": ffn.top_k,
              "experts": ffn.experts, "moe_tp": ranks.stage / ranks.ep, "ep": ranks.ep,
-             "gated": ffn.gated, "dtype": types.weight, "activation": types.activation,
-             "touched": touched, "max_load": max_load}
-    _add_experts(queue, machine, shape, np.asarray(ranks.dp) > 1, count)
+             "gated": ffn.gated, "dtype": types.weight, "activation": types.activation}
+    _add_experts(queue, machine, shape, ranks, count)
     _add_exchange(queue, machine, ffn, size, tokens, ranks, types, count)
     if ffn.shared_width:
         add_dense(queue, machine, ffn.shared_width, ffn.gated, hidden, group_tokens,
@@ -108,17 +118,18 @@ def add_moe(
 
 
 def _add_experts(
-    queue: Queue, machine: Machine, shape: Mapping[str, Any], parallel: Any, count: int
+    queue: Queue, machine: Machine, shape: Mapping[str, Any], ranks: ExpertRanks, count: int
 ) -> None:
     """Add the experts: behind an exchange of tokens the engine's own kernels, if measured."""
-    some, spread = np.asarray(shape["tokens"]) > 0, parallel & (np.asarray(shape["ep"]) > 1)
+    some = np.asarray(shape["tokens"]) > 0
+    spread = (np.asarray(ranks.dp) > 1) & (np.asarray(ranks.ep) > 1)
     beside = machine.calibration.exchanged(variant("moe", shape)) if np.any(spread) else None
     if beside is None or not np.all(spread):
         alone = some if beside is None else some & ~spread
-        queue.add("experts", machine("moe", **shape), count, alone)
+        queue.add("experts", ranks.loaded(machine("moe", **shape)), count, alone, "experts")
     if beside is not None:
         own = replace(machine, calibration=beside)
-        queue.add("experts", own("moe", **shape), count, some & spread)
+        queue.add("experts", ranks.loaded(own("moe", **shape)), count, some & spread, "experts")
 
 
 def _add_exchange(
@@ -146,4 +157,4 @@ def _add_exchange(
     back = per_rank * copies * size * bytes_per_element(types.communication)
     for name, message in (("expert dispatch", out), ("expert combine", back)):
         queue.add(name, machine("all_to_all", ranks=ranks.stage, message_bytes=message), count,
-                  many)
+                  many, "experts")

@@ -103,4 +103,13 @@ def add_listed(
         else:
             call = machine("elementwise", kind=each.kind, **shape)
             some = np.asarray(shape["bytes"]) > 0
-        queue.add(each.name, call, count * each.calls, some)
+        queue.add(each.name, call, count * each.calls, some, _part(each))
+
+
+def _part(operator: ListedOperator) -> str:
+    """Return what part of a step an operator depends on (`costsim.ops.alike.PARTS`)."""
+    used = {factor for _, expression in operator.shape for summand in terms(expression)
+            for factor in summand}
+    if used & {"requests", "cached"} or {"tokens", "head_rows"} <= used:
+        return "step"
+    return "rows" if "head_rows" in used else "tokens"

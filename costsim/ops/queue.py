@@ -1,41 +1,47 @@
 """Kernels of a pass, collected first and then priced together, those of one kind in one call.
 
 A pass through a model starts some twenty kernels of a few kinds, and each takes a hundred array
-operations to price. For a grid of points that is what the elements cost; for a few points it is
-what the calls cost. Kernels of one kind (operator and data types) therefore go through the
-calibration as one array with a first axis for them.
+operations to price. For many points that is what the elements cost; for a few points it is what
+the calls cost. Kernels of one kind (operator and data types) therefore go through the calibration
+as one array with a first axis for them, and of steps that are alike in what a kernel depends on
+(`costsim.ops.alike`) only one is priced.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from costsim.kernels.operators import variant
-from costsim.ops.fold import Fold
+from costsim.ops.alike import COVERED, Alike, Fold
 from costsim.ops.shape import Call
 from costsim.ops.tally import Tally
 
 # Elements of an array up to which kernels are joined (what fits in a cache), four at least.
 _LARGE = 1 << 18
+# Elements that may be priced besides so that kernels of several parts go in one call: what a call
+# costs by itself.
+_WORTH_A_CALL = 6000
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """One kernel: its name in the breakdown, what it is, how often, and where it runs at all."""
+    """A kernel: its name in the breakdown, what it is, how often, where it runs, on what part."""
 
     name: str
     call: Call
     count: Any
     when: Any
+    part: str
 
-    @property
-    def weight(self) -> Any:
-        count = np.asarray(self.count, float)
-        return count if np.all(self.when) else count * self.when
+    def weight(self, fold: Fold | None) -> Any:
+        count, when = np.asarray(self.count, float), self.when
+        if fold is not None:
+            count, when = fold.folded(count), fold.folded(when)
+        return count if np.all(when) else count * when
 
 
 @dataclass
@@ -46,16 +52,27 @@ class Queue:
         entries: kernels by name.
         parts: other queues whose sum is one operator of this one.
         replaced: names of operators that are left out, since the engine runs others instead.
+        alike: which steps are alike, where all arrays are flat ones of many steps.
     """
 
     entries: list[_Entry] = field(default_factory=list)
     parts: list[tuple[str, Queue]] = field(default_factory=list)
     replaced: frozenset[str] = frozenset()
+    alike: Alike | None = None
 
-    def add(self, name: str, call: Call, count: Any = 1.0, when: Any = True) -> None:
-        """Add ``count`` calls of a kernel, where ``when`` holds."""
+    def add(
+        self, name: str, call: Call, count: Any = 1.0, when: Any = True, part: str = ""
+    ) -> None:
+        """Add ``count`` calls of a kernel, where ``when`` holds.
+
+        Args:
+            name: in the breakdown.
+            call: the kernel.
+            count, when: numbers or arrays.
+            part: of a step that all of these depend on (`costsim.ops.alike.PARTS`); "": any.
+        """
         if name not in self.replaced:
-            self.entries.append(_Entry(name, call, count, when))
+            self.entries.append(_Entry(name, call, count, when, part))
 
     def add_part(self, name: str, other: Queue) -> None:
         """Add another queue as one operator of this one."""
@@ -64,8 +81,8 @@ class Queue:
     def price(self) -> Tally:
         """Return the sums over all kernels."""
         tally = Tally()
-        for entries in self._kinds():
-            self._price_kind(tally, entries)
+        for entries, part in self._kinds():
+            _price_kind(tally, entries, self.alike.fold(part) if self.alike else None)
         for name, other in self.parts:
             tally.merge(name, other.price())
         return tally
@@ -77,7 +94,7 @@ class Queue:
             alone.setdefault(entry.name, Queue()).entries.append(entry)
         return {name: queue.price() for name, queue in alone.items()}
 
-    def _kinds(self) -> list[list[_Entry]]:
+    def _kinds(self) -> list[tuple[list[_Entry], str]]:
         """Return the kernels by kind, those of one operator and of the same data types."""
         kinds: dict[Any, list[_Entry]] = {}
         for entry in self.entries:
@@ -86,32 +103,86 @@ class Queue:
             key = (call.operator, variant(call.operator, call.shape), call.launched, words,
                    call.machine.calibration.engine)
             kinds.setdefault(key, []).append(entry)
-        return [some for alike in kinds.values() for some in _in_cache(alike)]
-
-    @staticmethod
-    def _price_kind(tally: Tally, entries: list[_Entry]) -> None:
-        shapes, first = [e.call.shape for e in entries], entries[0].call
-        weights = [e.weight for e in entries]
-        rank = max(first.machine.axes, *(np.ndim(v) for values in (
-            weights, *(s.values() for s in shapes)) for v in values))
-        together = {name: _joined([s[name] for s in shapes], rank) for name in first.shape}
-        weight, names = _joined(weights, rank, always=True), [e.name for e in entries]
-        fold = None if first.machine.axes else Fold.of([weight, *together.values()], rank)
-        if fold is None:
-            tally.add(names, replace(first, shape=together).latency, weight)
-            return
-        folded = replace(first, shape={k: fold.folded(v) for k, v in together.items()})
-        part = Tally()
-        part.add(names, folded.latency, fold.folded(weight))
-        tally.absorb(part, fold.unfolded)
+        alike = self.alike
+        if alike is None:
+            return [(some, "") for entries in kinds.values() for some in _in_cache(entries, None)]
+        return [(some, part) for entries in kinds.values()
+                for group, part in _by_part(entries, alike)
+                for some in _in_cache(group, alike.left(part))]
 
 
-def _in_cache(entries: list[_Entry]) -> list[list[_Entry]]:
-    """Return kernels of one kind in groups that are not too large together."""
+def _by_part(entries: list[_Entry], alike: Alike) -> list[tuple[list[_Entry], str]]:
+    """Return kernels of one kind by what they depend on, together where that is little work."""
+    parts: dict[str, list[_Entry]] = {}
+    for entry in entries:
+        parts.setdefault(entry.part, []).append(entry)
+    if len(parts) == 1:
+        return [(entries, entries[0].part)]
+    together = [part for part in parts if part in COVERED]
+    most = alike.left("step")
+    if sum(len(parts[p]) * (most - alike.left(p)) for p in together) < _WORTH_A_CALL:
+        joined = [entry for p in together for entry in parts.pop(p)]
+        if joined:
+            parts["step"] = joined
+    return [(some, part) for part, some in parts.items()]
+
+
+def _price_kind(tally: Tally, entries: list[_Entry], fold: Fold | None) -> None:
+    """Add kernels of one kind to a tally."""
+    weights = [e.weight(fold) for e in entries]
+    if fold is not None:
+        weights, fold = _busy(weights, fold)
+    first, shapes = entries[0].call, _shapes(entries, fold)
+    rank = max(first.machine.axes, *(np.ndim(v) for values in (
+        weights, *(s.values() for s in shapes)) for v in values))
+    together = {name: _joined([s[name] for s in shapes], rank) for name in shapes[0]}
+    weight, names = _joined(weights, rank, always=True), [e.name for e in entries]
+    latency = replace(first, shape=together, derived=None).latency
+    if fold is None:
+        tally.add(names, latency, weight)
+        return
+    part = Tally()
+    part.add(names, latency, weight)
+    tally.absorb(part, fold.unfolded)
+
+
+def _busy(weights: list[Any], fold: Fold) -> tuple[list[Any], Fold]:
+    """Return weights and fold without the rows in which none of the kernels runs."""
+    runs: Any = False
+    for weight in weights:
+        if weight.ndim < 2 or len(weight) == 1:
+            return weights, fold
+        runs = runs | (weight != 0.0).any(axis=1)
+    if runs.all() or not runs.any():
+        return weights, fold
+    return [weight[runs] for weight in weights], fold.of_rows(runs)
+
+
+def _shapes(entries: list[_Entry], fold: Fold | None) -> list[Mapping[str, Any]]:
+    """Return the kernels' arguments; an array that several have in common stays one."""
+    if fold is None:
+        return [e.call.whole_shape(e.call.shape) for e in entries]
+    folded: dict[int, Any] = {}
+    for entry in entries:
+        for value in entry.call.shape.values():
+            if id(value) not in folded:
+                folded[id(value)] = fold.folded(value)
+    return [e.call.whole_shape({k: folded[id(v)] for k, v in e.call.shape.items()})
+            for e in entries]
+
+
+def _in_cache(entries: list[_Entry], size: int | None) -> list[list[_Entry]]:
+    """Return kernels of one kind in groups that are not too large together.
+
+    Args:
+        entries: the kernels.
+        size: elements of each; None: as their arrays broadcast.
+    """
     if len(entries) == 1:
         return [entries]
-    values = (v for e in entries for v in (*e.call.shape.values(), e.when))
-    size = int(np.prod(np.broadcast_shapes(*{np.shape(v) for v in values})))
+    if size is None:
+        values = (v for e in entries for v in (*e.call.shape.values(), e.when))
+        size = int(np.prod(np.broadcast_shapes(*{np.shape(v) for v in values})))
     step = max(1, _LARGE // size) if size <= _LARGE // 4 else 1
     return [entries[i : i + step] for i in range(0, len(entries), step)]
 

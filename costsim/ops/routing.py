@@ -78,14 +78,15 @@ def expected_maximum_load(mean: Any, ranks: Any, share_variance: Any = 1.0) -> A
     """
     from scipy.special import ndtri
 
-    m, n = np.broadcast_arrays(np.maximum(np.asarray(mean, float), 1e-9),
-                               np.maximum(np.asarray(ranks, float), 1.0))
+    m = np.maximum(np.asarray(mean, float), 1e-9)
+    n = np.maximum(np.asarray(ranks, float), 1.0)
     z = ndtri((n - 0.375) / (n + 0.25))
     largest = m + z * np.sqrt(m * share_variance) + (z * z - 1.0) / 6.0
-    few = m < _FEW_PAIRS
+    few = (m < _FEW_PAIRS) & (n > 1)
     if few.any():
-        largest = np.where(few, 0.0, largest)
-        largest[few] = _largest_poisson(m[few], n[few])
+        largest = np.array(largest)
+        largest[few] = _largest_poisson(np.broadcast_to(m, few.shape)[few],
+                                        np.broadcast_to(n, few.shape)[few])
     return np.where(n > 1, np.clip(largest / m, 1.0, n), 1.0)
 
 

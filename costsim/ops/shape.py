@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,25 +37,40 @@ class Tokens:
     context_spread: Any = 1.0
     all_groups: Any = 0.0
 
-    @property
+    @cached_property
     def prefill(self) -> Any:
         """New prompt tokens."""
         return np.asarray(self.prefill_requests, float) * self.prefill_tokens
 
-    @property
+    @cached_property
     def decode(self) -> Any:
         """Tokens of decoding requests."""
         return np.asarray(self.decode_requests, float) * self.decode_width
 
-    @property
+    @cached_property
     def all(self) -> Any:
         """Tokens that linear layers see."""
         return self.prefill + self.decode
 
-    @property
+    @cached_property
     def rows_of_head(self) -> Any:
         """Rows of the LM head: the last token of each prompt, every verified token."""
         return np.asarray(self.prefill_requests, float) + self.decode
+
+    @cached_property
+    def some(self) -> Any:
+        """Whether there are any tokens."""
+        return self.all > 0
+
+    @cached_property
+    def prompts(self) -> Any:
+        """Whether there are prompt tokens."""
+        return self.prefill > 0
+
+    @cached_property
+    def decodes(self) -> Any:
+        """Whether requests decode."""
+        return self.decode > 0
 
 
 def replica_tokens(
@@ -131,18 +147,25 @@ class Call:
         machine: where it runs.
         operator, shape: as in `costsim.kernels.calibration.Calibration.latency`.
         launched: False where it is more work for a kernel that is started anyway.
+        derived: returns more of the shape from the rest of it.
     """
 
     machine: Machine
     operator: str
     shape: Mapping[str, Any]
     launched: bool = True
+    derived: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+
+    def whole_shape(self, shape: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a shape with what is derived from it."""
+        return shape if self.derived is None else {**shape, **self.derived(shape)}
 
     @property
     def latency(self) -> Latency:
         """Its time."""
         on = self.machine
-        found = on.calibration.latency(self.operator, on.hardware, **self.shape)
+        shape = self.whole_shape(self.shape)
+        found = on.calibration.latency(self.operator, on.hardware, **shape)
         if self.launched:
             return found
         return replace(found, seconds=found.seconds - found.fixed_s, fixed_s=0.0 * found.fixed_s)

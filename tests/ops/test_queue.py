@@ -1,4 +1,4 @@
-"""Kernels priced together, and rows of a grid folded: the same sums as one by one."""
+"""Kernels priced together, and steps that are alike priced once: the same sums as one by one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from costsim.hardware.loader import load_hardware
 from costsim.kernels.calibration import Calibration
-from costsim.ops.fold import Fold
+from costsim.ops.alike import Fold, distinct
 from costsim.ops.queue import Queue
 from costsim.ops.shape import Machine
 from costsim.ops.tally import Tally
@@ -51,24 +51,35 @@ def test_together_equals_one_by_one(rows: object, columns: object) -> None:
             *np.broadcast_arrays(getattr(together, name), getattr(alone, name)), rtol=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
-@given(kinds=st.lists(st.integers(0, 2), min_size=6, max_size=12), steps=st.integers(1, 3))
-def test_a_fold_gives_every_row_its_own_values(kinds: list[int], steps: int) -> None:
-    width = 4096 // (len(kinds) * steps) + 3
-    distinct = np.random.default_rng(0).random((3, width))
-    grid = np.broadcast_to(distinct[kinds], (1, steps, len(kinds), width)).copy()
-    column = np.asarray(kinds, float)[:, None]
-    fold = Fold.of([grid, column, "word", 4.0], 3)
+@settings(max_examples=50, deadline=None)
+@given(rows=st.lists(st.integers(0, 4), min_size=2, max_size=40), data=st.data())
+def test_a_fold_gives_every_element_its_own_value(rows: list[int], data: st.DataObject) -> None:
+    of = np.array(rows) * 1.25
+    tokens = np.array(data.draw(st.lists(st.integers(0, 5), min_size=len(rows),
+                                         max_size=len(rows)))) / 3.0
+    fold = distinct([tokens, 7.0], [of, np.array(3)])
     if fold is None:
-        assert len(set(kinds)) > 0.7 * len(kinds) * steps
+        assert np.ptp(of) == 0 and np.ptp(tokens) == 0
         return
-    assert len(fold.first) == len(set(kinds))
-    total = (fold.folded(grid) + fold.folded(column)).sum(axis=0)
-    whole = np.broadcast_to(fold.unfolded(total), grid.shape[1:])
-    np.testing.assert_array_equal(whole, (grid + column)[0])
+    for value in (tokens, of, tokens * of):
+        whole = np.broadcast_to(fold.unfolded(fold.folded(value)), of.shape)
+        assert np.array_equal(whole, value)
+    assert len(np.unique(fold.kind)) == len(np.unique([of, tokens], axis=1).T)
+    assert fold.folded("word") == "word" and fold.unfolded(0.0) == 0.0
+    if len(fold.first) > 1:
+        assert fold.folded(of).shape[1] == 1, "rows of the table share what they are sorted by"
+    kept = np.arange(len(fold.first)) % 2 == 0
+    part: Fold = fold.of_rows(kept)
+    whole = np.where(kept[fold.kind // fold.first.shape[1]], tokens, 0.0)
+    assert np.array_equal(np.broadcast_to(part.unfolded(part.folded(tokens)), of.shape), whole)
 
 
-def test_rows_that_differ_between_their_ends_are_not_folded() -> None:
-    grid = np.zeros((1, 4, 2048))
-    grid[0, 2, 100] = 1.0
-    assert Fold.of([grid], 2) is None
+def test_a_fold_within_another_has_the_elements_of_both() -> None:
+    a, b = np.repeat([1.0, 2.0], 50), np.tile([1.0, 2.0, 3.0, 4.0], 25)
+    outer = distinct([a, b])
+    assert outer is not None and outer.first.size == 8
+    inner = distinct([b.take(outer.first[0])])
+    assert inner is not None
+    both = inner.within(outer)
+    assert both.first.size == 4
+    assert np.array_equal(both.unfolded(both.folded(b)), b)
