@@ -9,12 +9,13 @@ import click
 
 from costsim.cli.options import (
     PositiveNumber,
+    change_option,
     complete_hardware,
     complete_model,
     dump,
     layout_options,
 )
-from costsim.cli.validate_benchmark import is_benchmark, refit_files
+from costsim.cli.validate_benchmark import is_benchmark, refit_files, replica_option
 from costsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
               help="With --from: the accelerator that was measured.")
 @click.option("--model", shell_complete=complete_model,
               help="With --from: the model that was profiled or served.")
+@replica_option
+@change_option
 @layout_options
 @click.option("--threads", type=PositiveNumber(whole=True),
               help="Threads that work; default: all cores, or one on a busy machine.")
@@ -60,10 +63,10 @@ def command(
     Example: costsim calibrate --quick --output out/calibrate
     """
     if is_benchmark(sources):
-        names = ("tp", "pp", "ep", "dp", "cp", "precision", "kv", "engine")
+        names = ("tp", "pp", "ep", "dp", "cp", "precision", "kv", "engine", "changes")
         layout = {name: options[name] for name in names}
-        refit_files(sources, options["model"], options["hardware"], options["name"] or "", layout,
-                    as_json, output)
+        refit_files(sources, options["model"], options["hardware"], options["name"] or "",
+                    options["replicas"], layout, as_json, output)
         return
     if len(sources) > 1:
         raise InputError("--from: several files only of serving benchmarks (.json, .jsonl)")

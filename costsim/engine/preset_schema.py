@@ -92,6 +92,19 @@ class Operator(BaseModel):
         return self
 
 
+class Limit(BaseModel):
+    """Limits of a step on accelerators with so much memory, or whose profile's name starts so."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    memory_from_bytes: float = Field(0.0, ge=0)
+    memory_below_bytes: float = Field(0.0, ge=0)
+    accelerators: list[str] = []
+    max_num_batched_tokens: int | None = Field(None, ge=1)
+    max_num_seqs: int | None = Field(None, ge=1)
+    source: str
+
+
 class Preset(BaseModel):
     """One engine of one version.
 
@@ -108,6 +121,7 @@ class Preset(BaseModel):
     kernels: str = ""
     replaces: list[str] = []
     operators: list[Operator] = []
+    limits: list[Limit] = []
 
     @model_validator(mode="after")
     def _every_setting_has_a_source(self) -> Preset:

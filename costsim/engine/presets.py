@@ -41,6 +41,11 @@ def preset_sources(name: str) -> dict[str, str]:
     return dict(_table(library.find(KIND, name))["sources"])
 
 
+def preset_limits(name: str) -> list[dict[str, Any]]:
+    """Return the rules of a preset for limits that depend on the accelerator."""
+    return list(_table(library.find(KIND, name))["limits"])
+
+
 def _table(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
     from costsim.engine.preset_schema import Preset
 

@@ -73,6 +73,8 @@ class Traffic:
         classes: SLO classes; column ``tenant`` numbers them.
         sessions: follow-ups, None for none; by name of the pool where there are several.
         pools: names that column ``pool`` numbers.
+        max_in_flight: of a client that sends a request only while fewer are in flight (``--max-
+            concurrency`` of a benchmark); 0 for no limit. Requests arrive when they are sent.
     """
 
     arrival: np.ndarray
@@ -84,6 +86,8 @@ class Traffic:
     classes: tuple[SloClass, ...] = (SloClass(),)
     sessions: Sessions | Mapping[str, Sessions] | None = None
     pools: tuple[str, ...] = ("default",)
+    max_in_flight: int = 0
+
     def __post_init__(self) -> None:
         if not len(self.arrival):
             raise InputError("traffic: there are no requests")
@@ -93,6 +97,10 @@ class Traffic:
             raise InputError("traffic: arrival times must be finite and never fall")
         if np.any(np.asarray(self.prompt) < 0) or np.any(np.asarray(self.output) < 1):
             raise InputError("traffic: prompts must have >= 0 and outputs >= 1 tokens")
+        if self.max_in_flight < 0:
+            raise InputError(f"traffic: max_in_flight = {self.max_in_flight}: must not be negative")
+        if self.max_in_flight and self.sessions is not None:
+            raise InputError("traffic: max_in_flight does not go with sessions")
 
     def __len__(self) -> int:
         return len(self.arrival)

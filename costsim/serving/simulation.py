@@ -11,6 +11,7 @@ import numpy as np
 
 from costsim.errors import DoesNotFitError, InputError, unknown_name
 from costsim.serving.fleet import Admission, Fleet, Link, ReplicaSpec, check_capacity
+from costsim.serving.fleet_core import Follower
 from costsim.serving.overhead import with_overhead
 from costsim.serving.requests import REJECTED, RequestTable
 from costsim.serving.results import SimulationResult
@@ -99,13 +100,19 @@ def build_fleet(
     check_capacity(specs)
     _check_pools(specs, traffic)
     traffic = _with_hashes(specs, traffic)
+    follower: Follower | None = None
+    if traffic.max_in_flight:
+        from costsim.serving.client import LimitedClient
+
+        _table(specs, traffic, oversize)  # Fails where one that is sent later is too large.
+        client = LimitedClient(traffic)
+        traffic, follower = client.first, client
     table = _table(specs, traffic, oversize)
-    conversations = None
     if traffic.sessions is not None:
         from costsim.serving.sessions import Conversations
 
-        conversations = Conversations(traffic.rules, seed, traffic.hash_tokens)
-    fleet = Fleet(table, seed, leaps, traffic.hash_tokens, retries, conversations)
+        follower = Conversations(traffic.rules, seed, traffic.hash_tokens)
+    fleet = Fleet(table, seed, leaps, traffic.hash_tokens, retries, follower)
     for name in traffic.pools:
         pool = fleet.add_pool(
             name, _of_pool(router, name) or "least_outstanding", _of_pool(admission, name),

@@ -17,13 +17,7 @@ from costsim.engine.presets import KIND, list_engines
 from costsim.errors import InputError
 from costsim.files import write_atomically
 from costsim.validation.benchmarks.run import Run, part_of
-from costsim.validation.user_benchmark import (
-    Benchmark,
-    compare_runs,
-    load_of,
-    measured,
-    points,
-)
+from costsim.validation.user_benchmark import Benchmark, compare_runs, pair, predict, steady_states
 
 # What is fitted, its bounds, and how far from the preset it is thought to be: the less the runs
 # say, the nearer to the preset it stays. Times in seconds.
@@ -32,6 +26,10 @@ _LOW, _HIGH = (0.3, 0.0, 0.0), (3.0, 0.1, 5.0)
 _PRIOR = (0.25, 1e-3, 0.05)
 # Scatter that single runs show around a good model: they weigh as one over it.
 _SCATTER = {"tpot_s": 0.04, "ttft_s": 0.12, "e2e_s": 0.06}
+# Fits to the steady state, each corrected by what the replay under the last one says.
+_ROUNDS = 3
+# A TTFT that is mostly the wait for a turn says how fast the engine is, not its front end.
+_QUEUED = 0.6
 # Held-out runs from which their own scatter says how sure the fitted engine is.
 _FEWEST = 3
 
@@ -94,50 +92,73 @@ def split(runs: Sequence[Run]) -> tuple[list[Run], list[Run], str]:
     return list(runs), [], "nothing can be held out: one run, and no single requests in the file"
 
 
-def refit(runs: Sequence[Run], deployment: Deployment, name: str) -> Refit:
+def refit(
+    runs: Sequence[Run], deployment: Deployment, name: str, replicas: int = 1
+) -> Refit:
     """Return a fit of `FIGURES` to some of the runs, judged on the others.
 
     Args:
         runs: measured, in the order of load.
         deployment: what was measured.
         name: of the preset to make.
+        replicas: of the deployment that shared the load.
 
     Raises:
         InputError: no run has a latency to fit to.
     """
     fitting, held, how = split(runs)
     start = np.array([getattr(deployment.settings, figure) for figure in FIGURES])
-    found = _solve(fitting, deployment, start)
-    fitted = _with(deployment, dict(zip(FIGURES, map(float, found), strict=True)))
+    found = _solve(fitting, deployment, start, replicas)
+    fitted = _figures(deployment, found)
     fitted = _with(fitted, {"name": name, "kernels": deployment.settings.kernels
                             or deployment.settings.name})
+    after = compare_runs(held, fitted, replicas) if held else None
     return Refit(
         name, deployment.settings.name, dict(zip(FIGURES, map(float, start), strict=True)),
         dict(zip(FIGURES, map(float, found), strict=True)), len(fitting), how,
-        compare_runs(fitting, deployment), compare_runs(fitting, fitted),
-        compare_runs(held, deployment) if held else None,
-        compare_runs(held, fitted) if held else None, _scatter(held, fitted))
+        compare_runs(fitting, deployment, replicas), compare_runs(fitting, fitted, replicas),
+        compare_runs(held, deployment, replicas) if held else None, after, _scatter(after))
 
 
 def _with(deployment: Deployment, changes: Mapping[str, Any]) -> Deployment:
     return deployment.with_changes(settings=replace(deployment.settings, **changes))
 
 
-def _solve(runs: Sequence[Run], deployment: Deployment, start: Any) -> Any:
+def _solve(runs: Sequence[Run], deployment: Deployment, start: Any, replicas: int) -> Any:
+    """Return the figures that bring the steady states of runs to what was measured.
+
+    The simulator is too rough for derivatives. Each round fits the steady state, times the ratio
+    of the simulated run to it under the figures of the round before.
+    """
+    found = start
+    for _ in range(_ROUNDS):
+        found = _round(runs, deployment, start, found, replicas)
+    return found
+
+
+def _round(
+    runs: Sequence[Run], deployment: Deployment, start: Any, last: Any, replicas: int
+) -> Any:
     from scipy.optimize import least_squares
 
-    loads = [load_of(run, deployment) for run in runs]
-    metrics = ["tpot_s", "ttft_s"]
-    if all(measured(r, o, "tpot_s") is None for r, o in zip(runs, loads, strict=True)):
-        metrics = ["e2e_s", "ttft_s"]
-    wanted = {m: np.array([measured(r, o, m) or np.nan for r, o in zip(runs, loads, strict=True)])
-              for m in metrics}
+    now = _figures(deployment, last)
+    replays = [predict(run, now, replicas)[0] for run in runs]
+    in_flight = [each.in_flight / replicas for each in replays]
+    at = steady_states(runs, in_flight, now)
+    wanted = {}
+    for metric in ("tpot_s", "e2e_s", "ttft_s"):
+        steady = np.broadcast_to(np.asarray(getattr(at, metric), float), len(runs))
+        both = [None if metric == "ttft_s" and p.queue_share > _QUEUED else pair(r, p, metric)
+                for r, p in zip(runs, replays, strict=True)]
+        wanted[metric] = np.array([np.nan if b is None else b[0] / (b[1] / s)
+                                   for b, s in zip(both, steady, strict=True)])
+    wanted.pop("e2e_s" if np.isfinite(wanted["tpot_s"]).any() else "tpot_s")
     if not any(np.isfinite(v).any() for v in wanted.values()):
         raise InputError("no run has a TTFT, TPOT or end-to-end latency to fit to")
     prior = np.array(_PRIOR)
 
     def residual(x: Any) -> Any:
-        at = points(runs, loads, _with(deployment, dict(zip(FIGURES, x, strict=True))))
+        at = steady_states(runs, in_flight, _figures(deployment, x))
         parts = []
         for metric, values in wanted.items():
             some = np.isfinite(values)
@@ -153,14 +174,17 @@ def _solve(runs: Sequence[Run], deployment: Deployment, start: Any) -> Any:
     return found.x
 
 
-def _scatter(held: Sequence[Run], fitted: Deployment) -> dict[str, float]:
-    """Return the engine's own error as the held-out runs show it."""
+def _figures(deployment: Deployment, values: Any) -> Deployment:
+    return _with(deployment, dict(zip(FIGURES, map(float, values), strict=True)))
+
+
+def _scatter(held: Benchmark | None) -> dict[str, float]:
+    """Return the engine's own error as the held-out runs under the fit show it."""
     found: dict[str, float] = {}
-    if len(held) < _FEWEST:
+    if held is None or len(held.runs) < _FEWEST:
         return found
-    compared = compare_runs(held, fitted)
     for metric, figure in (("tpot_s", "log_error_tpot"), ("ttft_s", "log_error_ttft")):
-        errors = [math.log(row.predicted / row.measured) for r in compared.runs
+        errors = [math.log(row.predicted / row.measured) for r in held.runs
                   for row in r.rows if row.metric == metric]
         if len(errors) >= _FEWEST:
             # A new run scatters by more than the few that the mean square was taken of.

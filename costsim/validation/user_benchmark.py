@@ -10,30 +10,16 @@ from typing import Any
 import numpy as np
 
 from costsim.engine.deployment import Deployment
-from costsim.engine.steady_state import OperatingPoint, closed_loop, operating_point
+from costsim.engine.steady_state import OperatingPoint, closed_loop
+from costsim.errors import DoesNotFitError
 from costsim.kernels.surface_fit import NINETY
-from costsim.validation.benchmarks.run import Run
+from costsim.validation.benchmarks.replay import Replayed, replay
+from costsim.validation.benchmarks.run import Run, Statistic
 
-METRICS = ("ttft_s", "tpot_s", "e2e_s", "requests_per_s", "output_tokens_per_s")
-# With fewer in flight than this share of its limit, a closed loop was not full: it was too short.
-_FULL = 0.85
-# Operating points between one request and the largest batch, to find the one of a request rate.
-_GRID = 48
-
-
-@dataclass(frozen=True)
-class Load:
-    """What a run's load means for the steady state.
-
-    Args:
-        batch: requests in flight.
-        queued: whether requests waited for a place before the first token: TTFT is not compared.
-        notes: what was assumed.
-    """
-
-    batch: float
-    queued: bool = False
-    notes: tuple[str, ...] = ()
+LATENCIES = ("ttft_s", "tpot_s", "e2e_s")
+METRICS = (*LATENCIES, "requests_per_s", "output_tokens_per_s")
+# Where the engine completes less than this share of what is offered, a queue grows.
+_KEEPS_UP = 0.9
 
 
 @dataclass(frozen=True)
@@ -42,7 +28,7 @@ class Row:
 
     Args:
         metric: of `METRICS`.
-        measured, predicted: means over the requests.
+        measured, predicted: means over the requests (medians where the file has no means).
         log_error: predicted standard deviation of log(measured / predicted).
     """
 
@@ -74,7 +60,7 @@ class Compared:
     """One run and its prediction."""
 
     run: Run
-    load: Load
+    predicted: Replayed
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
 
@@ -83,8 +69,8 @@ class Compared:
         r = self.run
         return {
             "source": r.source, "tool": r.tool, "model": r.model, "load": r.label,
-            "batch": self.load.batch, "requests": r.requests, "failed": r.failed, "isl": r.isl,
-            "osl": r.osl, "metadata": dict(r.metadata), "notes": list(self.notes),
+            "batch": self.predicted.in_flight, "requests": r.requests, "failed": r.failed,
+            "isl": r.isl, "osl": r.osl, "metadata": dict(r.metadata), "notes": list(self.notes),
             "metrics": [{"metric": m.metric, "measured": m.measured, "predicted": m.predicted,
                          "low": m.interval[0], "high": m.interval[1], "error": m.error,
                          "inside": m.inside} for m in self.rows]}
@@ -97,10 +83,12 @@ class Benchmark:
     Args:
         deployment: that was predicted.
         runs: each with its prediction.
+        replicas: of the deployment that shared the load.
     """
 
     deployment: Deployment
     runs: Sequence[Compared] = field(default_factory=list)
+    replicas: int = 1
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Return median error, bias and share inside the interval, by metric."""
@@ -119,109 +107,113 @@ class Benchmark:
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""
         d = self.deployment
-        return {"model": d.model.name, "hardware": d.hardware.name, "layout": str(d.layout),
-                "engine": d.settings.name, "calibration": d.calibration.provenance,
+        layout = f"{self.replicas} x {d.layout}" if self.replicas > 1 else str(d.layout)
+        return {"model": d.model.name, "hardware": d.hardware.name, "layout": layout,
+                "engine": d.settings.name, "precision": str(d.precision.ffn),
+                "calibration": d.calibration.provenance,
                 "summary": self.summary(), "runs": [r.as_dict() for r in self.runs]}
 
 
-def load_of(run: Run, deployment: Deployment) -> Load:
-    """Return the batch at which the steady state is compared with a run.
-
-    A closed loop keeps its concurrency in flight; a request rate fills the batch at which the
-    engine completes as many; requests sent all at once are in flight as Little's law says.
-    """
-    isl, osl = max(run.isl, 1.0), max(run.osl, 1.0)
-    most = float(operating_point(deployment, 1.0, isl, osl).max_batch)
-    notes: list[str] = []
-    if most < 1.0:
-        notes.append(f"not even one such request fits {deployment.layout} on "
-                     f"{deployment.hardware.name}: are --tp and --precision what ran?")
-    if not run.concurrency and math.isinf(run.request_rate):
-        batch = min(run.in_flight or float(run.requests), float(run.requests))
-        notes.append(f"all requests at once: compared at {batch:.0f} in flight on average; "
-                     "TTFT is their queue")
-        return _held(batch, most, True, notes)
-    batch = run.concurrency or math.inf
-    if run.concurrency and run.in_flight and run.in_flight < _FULL * run.concurrency:
-        batch = max(run.in_flight, 1.0)
-        if math.isinf(run.request_rate):
-            notes.append(f"only {batch:.1f} requests in flight on average: too few for the loop "
-                         "to be full; compared at that")
-    if not math.isinf(run.request_rate):
-        filled, over = _batch_at(run.request_rate, deployment, isl, osl, most)
-        if over and batch >= filled:
-            notes.append(f"offered {run.request_rate:g} req/s are above the predicted capacity; "
-                         "TTFT is a growing queue")
-            return Load(filled, True, tuple(notes))
-        batch = min(batch, filled)
-    return _held(batch, most, False, notes)
-
-
-def _held(batch: float, most: float, queued: bool, notes: list[str]) -> Load:
-    if batch > most >= 1.0:
-        notes.append(f"{batch:.0f} requests are more than fit ({most:.0f}); the rest wait in "
-                     "front of the engine")
-    return Load(max(batch, 1.0), queued, tuple(notes))
-
-
-def _batch_at(
-    rate: float, deployment: Deployment, isl: float, osl: float, most: float
-) -> tuple[float, bool]:
-    """Return the batch that completes so many requests a second, and whether none does."""
-    batches = np.geomspace(1.0, max(most, 1.0), _GRID)
-    rates = np.asarray(operating_point(deployment, batches, isl, osl).requests_per_s, float)
-    if rate > rates.max():
-        return float(batches[int(np.argmax(rates))]), True
-    return float(np.interp(rate, np.maximum.accumulate(rates), batches)), False
-
-
-def points(runs: Sequence[Run], loads: Sequence[Load], deployment: Deployment) -> OperatingPoint:
-    """Return the steady states of runs, one element each."""
-    return closed_loop(
-        deployment, np.array([each.batch for each in loads]),
-        np.array([max(r.isl, 1.0) for r in runs]), np.array([max(r.osl, 1.0) for r in runs]))
-
-
-def compare_runs(runs: Sequence[Run], deployment: Deployment) -> Benchmark:
+def compare_runs(runs: Sequence[Run], deployment: Deployment, replicas: int = 1) -> Benchmark:
     """Return runs with their predictions.
 
     Args:
         runs: of `costsim.validation.benchmarks.read.read_runs`.
         deployment: what was measured: model, hardware, layout, data types, engine.
+        replicas: of the deployment that shared the load.
     """
-    loads = [load_of(run, deployment) for run in runs]
-    at = points(runs, loads, deployment)
-    return Benchmark(deployment, [_compared(run, load, at, i)
-                                  for i, (run, load) in enumerate(zip(runs, loads, strict=True))])
+    found = [predict(run, deployment, replicas) for run in runs]
+    at = steady_states(runs, [p.in_flight / replicas for p, _ in found], deployment)
+    return Benchmark(deployment, [_compared(run, *each, at, i) for i, (run, each) in
+                                  enumerate(zip(runs, found, strict=True))], replicas)
 
 
-def measured(run: Run, load: Load, metric: str) -> float | None:
-    """Return the measured value of a metric; None where it is missing or not comparable."""
-    if metric in ("requests_per_s", "output_tokens_per_s"):
-        return float(getattr(run, metric))
-    if load.queued and metric != "tpot_s":
-        return None
-    value: float | None = getattr(run, metric).central
-    return value if value and value > 0 else None
+def predict(run: Run, deployment: Deployment, replicas: int = 1) -> tuple[Replayed, list[str]]:
+    """Return what the simulator says of a run, and what is to be said about its load.
+
+    Where the weights or a request do not fit by the memory rule (the run fitted, after all), the
+    steady state of a memory large enough is taken at the measured number in flight.
+    """
+    whole = run.whole or run
+    try:
+        found = replay(whole, deployment, replicas)
+    except DoesNotFitError as error:
+        note = (f"{error}: are --tp and --precision what ran? Compared with the steady state of a "
+                "memory large enough")
+        return _steady(whole, deployment, replicas), [note]
+    notes = []
+    if whole.concurrency is None and math.isinf(whole.request_rate):
+        notes.append(f"all {whole.requests} requests at once: a burst, with its queue and its end")
+    elif found.requests_per_s < _KEEPS_UP * whole.request_rate < math.inf and (
+            whole.concurrency is None):
+        notes.append(f"{whole.request_rate:g} req/s are more than the predicted engine completes: "
+                     "its queue grows")
+    most = float(closed_loop(deployment, 1.0, max(run.isl, 1.0), max(run.osl, 1.0)).max_batch)
+    if found.in_flight / replicas > most >= 1.0:
+        notes.append(f"{found.in_flight:.0f} requests are more than fit ({most * replicas:.0f}); "
+                     "the rest wait in front of the engine")
+    return found, notes
 
 
-_ERRORS = {"ttft_s": "log_error_ttft", "tpot_s": "log_error_tpot", "e2e_s": "log_error_tpot",
+def _steady(run: Run, deployment: Deployment, replicas: int) -> Replayed:
+    batch = max(run.in_flight or run.concurrency or float(run.requests), 1.0)
+    at = steady_states([run], [batch / replicas], deployment)
+    each = {name: Statistic(*2 * (_of(getattr(at, name), 0),)) for name in LATENCIES}
+    return Replayed(**each, requests_per_s=replicas * _of(at.requests_per_s, 0),
+                    output_tokens_per_s=replicas * _of(at.output_tokens_per_s, 0),
+                    in_flight=batch, queue_share=_of(at.waiting_s, 0) / _of(at.ttft_s, 0))
+
+
+def steady_states(
+    runs: Sequence[Run], in_flight: Sequence[float], deployment: Deployment
+) -> OperatingPoint:
+    """Return the steady states of runs, one element each; ``in_flight`` is of one replica."""
+    return closed_loop(
+        deployment, np.maximum(np.array(in_flight), 1.0),
+        np.array([max(r.isl, 1.0) for r in runs]), np.array([max(r.osl, 1.0) for r in runs]))
+
+
+def pair(run: Run, predicted: Replayed, metric: str) -> tuple[float, float] | None:
+    """Return the measured and the predicted value of a metric, means or medians both.
+
+    None where the metric was not measured.
+    """
+    ours, theirs = getattr(predicted, metric), getattr(run, metric)
+    if metric not in LATENCIES:
+        return float(theirs), float(ours)
+    for name in ("mean", "p50"):
+        measured, value = getattr(theirs, name), getattr(ours, name)
+        if measured and measured > 0 and value and value > 0:
+            return float(measured), float(value)
+    return None
+
+
+_ERRORS = {"tpot_s": "log_error_tpot", "e2e_s": "log_error_tpot",
            "requests_per_s": "log_error_throughput", "output_tokens_per_s": "log_error_throughput"}
 
 
-def _compared(run: Run, load: Load, at: OperatingPoint, index: int) -> Compared:
+def _log_error(metric: str, found: Replayed, at: OperatingPoint, index: int) -> float:
+    """Return a metric's standard deviation; of TTFT's queue it is that of the throughput."""
+    if metric != "ttft_s":
+        return _of(getattr(at, _ERRORS[metric]), index)
+    queue, rest = found.queue_share, 1.0 - found.queue_share
+    return (queue * _of(at.log_error_throughput, index) + rest * _of(at.log_error_ttft, index))
+
+
+def _compared(
+    run: Run, found: Replayed, notes: Sequence[str], at: OperatingPoint, index: int
+) -> Compared:
     rows = []
     for metric in METRICS:
-        found = measured(run, load, metric)
-        if found is not None:
-            rows.append(Row(metric, found, _of(getattr(at, metric), index),
-                            _of(getattr(at, _ERRORS[metric]), index)))
-    notes = [*load.notes, *run.notes]
+        both = pair(run, found, metric)
+        if both is not None:
+            rows.append(Row(metric, *both, _log_error(metric, found, at, index)))
+    more = [*notes, *run.notes]
     if run.ttft_s.mean is None and run.ttft_s.p50 is not None:
-        notes.append("medians: the file has no means")
+        more.append("medians: the file has no means")
     if run.failed:
-        notes.append(f"{run.failed} requests failed")
-    return Compared(run, load, tuple(rows), tuple(notes))
+        more.append(f"{run.failed} requests failed and are left out")
+    return Compared(run, found, tuple(rows), tuple(more))
 
 
 def _of(values: Any, index: int) -> float:

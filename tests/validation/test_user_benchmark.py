@@ -21,8 +21,10 @@ from costsim.engine.steady_state import operating_point
 from costsim.errors import InputError
 from costsim.planning.estimate import make_deployment
 from costsim.validation.benchmarks.lists import read_flat
+from costsim.validation.benchmarks.replay import arrivals, lengths, replay, simulated
+from costsim.validation.benchmarks.run import Run
 from costsim.validation.refit import preset_path, refit, save, split
-from costsim.validation.user_benchmark import compare_runs, load_of
+from costsim.validation.user_benchmark import compare_runs
 
 USERS = (2, 8, 16, 32, 64, 128)
 TRUE = {"kernel_time_factor": 1.25, "host_step_s": 0.004, "frontend_s": 0.12}
@@ -47,11 +49,22 @@ def real(served: Deployment) -> Deployment:
     return served.with_changes(settings=replace(served.settings, **TRUE))  # type: ignore[arg-type]
 
 
-def measured(real: Deployment, users: int, spread: float = 0.0, **more: Any) -> dict[str, Any]:
-    """Return what vLLM's benchmark says of the real engine."""
-    at = operating_point(real, users, 1000.0, 200.0)
-    load = files.closed_loop(users, 1000, 200, float(at.ttft_s), float(at.tpot_s), 40 * users,
-                             spread, users)
+def asked(users: int | None, count: int, isl: int = 1000, rate: float = math.inf) -> Run:
+    """Return a run of which only the load is known."""
+    load = files.closed_loop(users or 1, isl, 200, 1.0, 0.01, count)
+    run = read_flat(files.vllm(load), "f")
+    return replace(run, concurrency=users, request_rate=rate)
+
+
+def measured(
+    real: Deployment, users: int, spread: float = 0.0, count: int = 0, **more: Any
+) -> dict[str, Any]:
+    """Return what vLLM's benchmark says of the real engine, as the simulator runs it."""
+    found, output = simulated(asked(users, count or 20 * users), real)
+    noise = np.exp(spread * np.random.default_rng(users).standard_normal((2, len(output))))
+    tokens = found.table["prompt"].astype(float), found.table["output"].astype(float)
+    load = files.Load(users, *tokens, found.latency("ttft_s") * noise[0],
+                      found.latency("tpot_s") * noise[1], found.table["arrival"])
     return files.vllm(load, **more)
 
 
@@ -76,9 +89,10 @@ def test_the_refit_finds_the_overheads_and_says_so_on_held_out_runs(
     assert found.fitted_on == 3 and found.after_held is not None
     assert found.before_held is not None
     before, after = found.before_held.summary(), found.after_held.summary()
-    for metric in ("tpot_s", "ttft_s", "output_tokens_per_s"):
-        assert after[metric]["median"] < 0.25 * before[metric]["median"], metric
-        assert after[metric]["median"] < 0.05, metric
+    # TTFT is rough: which prompts meet in a step turns on small differences.
+    for metric, most in (("tpot_s", 0.05), ("ttft_s", 0.1), ("output_tokens_per_s", 0.05)):
+        assert after[metric]["median"] < 0.3 * before[metric]["median"], metric
+        assert after[metric]["median"] < most, metric
     assert found.after["frontend_s"] == pytest.approx(TRUE["frontend_s"], rel=0.15)
     # Kernels and host trade against each other; together they make the step.
     assert found.after["kernel_time_factor"] > found.before["kernel_time_factor"]
@@ -104,28 +118,62 @@ def test_one_run_is_held_out_by_request_or_not_at_all(served: Deployment, real: 
     assert plain.after_held is None and "nothing can be held out" in plain.held_out
 
 
-def test_open_loop_is_compared_at_the_batch_of_its_rate(served: Deployment) -> None:
+def test_an_open_loop_sends_at_its_rate_and_fills_what_the_rate_fills(served: Deployment) -> None:
     at = operating_point(served, 32.0, 1000.0, 200.0)
     rate = float(at.requests_per_s)
-    row = measured(served, 32, max_concurrency=None, request_rate=rate)
-    found = load_of(read_flat(row, "f"), served)
-    assert found.batch == pytest.approx(32, rel=0.03) and not found.queued
-    over = load_of(read_flat({**row, "request_rate": 1e4}, "f"), served)
-    assert over.queued and "above the predicted capacity" in over.notes[0]
+    found = replay(asked(None, 2000, rate=rate), served)
+    assert found.in_flight == pytest.approx(32, rel=0.15)
+    assert found.requests_per_s == pytest.approx(rate, rel=0.05)
+    slow = replay(asked(None, 50, rate=0.2), served)
+    assert slow.in_flight < 0.5 and slow.requests_per_s == pytest.approx(0.2, rel=0.05)
+    over = compare_runs([asked(None, 500, rate=100.0)], served).runs[0]
+    assert any("queue grows" in note for note in over.notes)
 
 
-def test_all_at_once_leaves_ttft_out(served: Deployment) -> None:
-    row = measured(served, 32, max_concurrency=None, request_rate="inf")
-    found = compare_runs([read_flat(row, "f")], served)
-    names = [m.metric for m in found.runs[0].rows]
-    assert "ttft_s" not in names and "tpot_s" in names
+def test_gaps_have_the_spread_of_the_run() -> None:
+    even = arrivals(replace(asked(None, 100, rate=4.0), arrival_cv=0.0), 100)
+    assert np.allclose(np.diff(even), 0.25)
+    drawn = arrivals(asked(None, 4000, rate=4.0), 4000)
+    gaps = np.diff(drawn)
+    assert drawn[-1] == pytest.approx(999.75) and np.std(gaps) / np.mean(gaps) == pytest.approx(
+        1.0, abs=0.06)
 
 
-def test_a_loop_that_never_filled_is_compared_at_what_was_in_flight(served: Deployment) -> None:
-    at = operating_point(served, 4.0, 1000.0, 200.0)
-    load = files.closed_loop(64, 1000, 200, float(at.ttft_s), float(at.tpot_s), count=8)
-    found = load_of(read_flat(files.vllm(load, max_concurrency=64), "f"), served)
-    assert found.batch == pytest.approx(8, rel=0.05) and "too few" in found.notes[0]
+@pytest.mark.parametrize("cv", [0.0, 0.3, 0.577, 1.2])
+def test_drawn_lengths_have_mean_and_spread(cv: float) -> None:
+    prompt, output = lengths(replace(asked(1, 3000), isl_cv=cv, osl_cv=cv))
+    for found, mean in ((prompt, 1000), (output, 200)):
+        assert np.mean(found) == pytest.approx(mean, rel=0.01)
+        assert np.std(found) / np.mean(found) == pytest.approx(cv, abs=0.02)
+
+
+def test_all_at_once_is_a_burst_with_its_queue(served: Deployment) -> None:
+    run = asked(None, 400)
+    found = compare_runs([run], served).runs[0]
+    assert any("all 400 requests at once" in note for note in found.notes)
+    by = {m.metric: m.predicted for m in found.rows}
+    # The prompts alone take this long; on average a request waits for half of them.
+    prompts = 400 * float(operating_point(served, 1.0, 1000.0, 1.0).prefill.seconds)
+    assert 0.2 * prompts < by["ttft_s"] < prompts
+    assert found.predicted.queue_share > 0.5
+
+
+def test_a_long_loop_of_mixed_lengths_is_near_the_steady_state(served: Deployment) -> None:
+    run = replace(asked(32, 3000), isl_cv=0.4, osl_cv=0.4)
+    found, at = replay(run, served), operating_point(served, 32.0, 1000.0, 200.0)
+    assert found.tpot_s.mean == pytest.approx(float(at.tpot_s), rel=0.1)
+    assert found.requests_per_s == pytest.approx(float(at.requests_per_s), rel=0.1)
+
+
+def test_a_loop_shorter_than_its_limit_is_a_burst(served: Deployment) -> None:
+    short, all_at_once = replay(asked(64, 8), served), replay(asked(None, 8), served)
+    assert short == all_at_once
+
+
+def test_replicas_share_the_load(served: Deployment) -> None:
+    one, two = replay(asked(16, 160), served), replay(asked(32, 320), served, replicas=2)
+    assert two.tpot_s.mean == pytest.approx(one.tpot_s.mean, rel=0.05)
+    assert two.requests_per_s == pytest.approx(2 * one.requests_per_s, rel=0.05)
 
 
 def test_the_saved_engine_is_found_by_name(
@@ -163,7 +211,7 @@ def test_the_command_takes_a_file_without_a_word(tmp_path: Path, real: Deploymen
     spelled = CliRunner().invoke(validate, ["benchmark", path, *same], catch_exceptions=False)
     assert short.exit_code == 0 and short.stdout == spelled.stdout
     data = json.loads(short.stdout)
-    assert [r["batch"] for r in data["runs"]] == list(map(float, USERS))
+    assert [r["batch"] for r in data["runs"]] == pytest.approx(USERS, rel=0.1)
     metrics = {m["metric"]: m for m in data["runs"][2]["metrics"]}
     assert metrics["tpot_s"]["low"] < metrics["tpot_s"]["predicted"] < metrics["tpot_s"]["high"]
     assert math.isfinite(metrics["ttft_s"]["error"])
@@ -226,12 +274,11 @@ def test_without_tp_the_metadata_say_it(
 def test_more_in_flight_than_fit_wait_in_front_of_the_engine(served: Deployment) -> None:
     few = served.with_changes(settings=replace(served.settings, max_num_seqs=16))
     at = operating_point(few, 16.0, 1000.0, 200.0)
-    row = files.vllm(files.closed_loop(64, 1000, 200, 1.0, float(at.tpot_s), 640))
-    compared = compare_runs([read_flat(row, "f")], few).runs[0]
+    compared = compare_runs([asked(64, 640)], few).runs[0]
     assert any("wait in front" in note for note in compared.notes)
     by = {m.metric: m.predicted for m in compared.rows}
     assert by["ttft_s"] > 2 * float(at.ttft_s) + 1.0
-    assert by["requests_per_s"] == pytest.approx(float(at.requests_per_s))
+    assert by["requests_per_s"] == pytest.approx(float(at.requests_per_s), rel=0.1)
 
 
 def test_what_cannot_have_run_is_said(served: Deployment) -> None:

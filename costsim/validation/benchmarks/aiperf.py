@@ -10,6 +10,7 @@ import numpy as np
 from costsim.errors import InputError
 from costsim.validation.benchmarks.run import (
     QUANTILES,
+    NothingCompleted,
     Requests,
     Run,
     Statistic,
@@ -51,14 +52,13 @@ def read_summary(row: Mapping[str, Any], where: str, records: Sequence[Any] = ()
     count = required(_value(row, "request_count", where), where, "request_count")
     load = _load(row)
     concurrency = number(load.get("concurrency"), where, "concurrency")
-    rate = number(load.get("request_rate"), where, "request_rate")
+    rate = number(load.get("request_rate", load.get("rate")), where, "request_rate")
     each = {name: _statistic(row.get(key), where, key) for name, key in NAMES.items()}
     per_s = required(_value(row, "request_throughput", where), where, "request_throughput")
     osl = required(_value(row, "output_sequence_length", where), where, "output_sequence_length")
     tokens = _value(row, "output_token_throughput", where) or per_s * osl
     given = _value(row, "benchmark_duration", where, time=True)
     cancelled = ("the run was cancelled",) if row.get("was_cancelled") else ()
-    models = (row.get("input_config") or {}).get("endpoint", {}).get("model_names") or [""]
     run = Run(
         source=where, tool="aiperf",
         concurrency=None if rate and not concurrency else concurrency,
@@ -66,10 +66,31 @@ def read_summary(row: Mapping[str, Any], where: str, records: Sequence[Any] = ()
         failed=int(_value(row, "error_request_count", where) or 0),
         duration_s=given or count / per_s,
         isl=required(_value(row, "input_sequence_length", where), where, "input_sequence_length"),
-        osl=osl, requests_per_s=per_s, output_tokens_per_s=tokens, model=str(models[0]),
-        notes=cancelled, detail=_requests(records, where) if records else None,
+        osl=osl, requests_per_s=per_s, output_tokens_per_s=tokens, model=_model(row),
+        isl_cv=_cv(row, "input_sequence_length"), osl_cv=_cv(row, "output_sequence_length"),
+        arrival_cv=0.0 if "constant" in _mode(load) else 1.0, notes=cancelled,
+        detail=_requests(records, where) if records else None,
         ttft_s=each["ttft_s"], tpot_s=each["tpot_s"], e2e_s=each["e2e_s"])
     return derived_e2e(run)
+
+
+def _model(row: Mapping[str, Any]) -> str:
+    """Return the served model's name: where it stands changed with the versions."""
+    config = row.get("input_config") or {}
+    names = (config.get("endpoint") or {}).get("model_names") or config.get("model_names")
+    listed = (config.get("models") or {}).get("items") or [{}]
+    return str(names[0] if names else listed[0].get("name") or "")
+
+
+def _mode(load: Mapping[str, Any]) -> str:
+    return f"{load.get('request_rate_mode', '')} {load.get('type', '')}".lower()
+
+
+def _cv(row: Mapping[str, Any], name: str) -> float:
+    """Return the coefficient of variation of a metric; 0 where it is not given."""
+    metric = row.get(name)
+    mean, std = (metric.get("avg"), metric.get("std")) if isinstance(metric, dict) else (0, 0)
+    return float(std / mean) if mean and std else 0.0
 
 
 def read_records(records: Sequence[Any], where: str) -> Run:
@@ -80,7 +101,7 @@ def read_records(records: Sequence[Any], where: str) -> Run:
     """
     detail = _requests(records, where)
     if not len(detail):
-        raise InputError(f"{where}: no request completed; there is nothing to compare")
+        raise NothingCompleted(f"{where}: no request completed; there is nothing to compare")
     end = float(np.max(detail.start_s + detail.e2e_s))
     duration = end - float(np.min(detail.start_s))
     tokens = float(np.nansum(detail.output_tokens))

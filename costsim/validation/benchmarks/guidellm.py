@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from costsim.errors import InputError
 from costsim.validation.benchmarks.run import (
     QUANTILES,
+    NothingCompleted,
     Requests,
     Run,
     Statistic,
@@ -44,7 +44,7 @@ def read_report(row: Mapping[str, Any], where: str) -> list[Run]:
         if isinstance(each, dict) and (_mean(each, "request_totals", name) or 0) > 0:
             found.append(_run(each, name))
     if not found:
-        raise InputError(f"{where}: no benchmark with completed requests; nothing to compare")
+        raise NothingCompleted(f"{where}: no benchmark with completed requests; nothing to compare")
     return found
 
 
@@ -69,8 +69,22 @@ def _run(row: Mapping[str, Any], where: str) -> Run:
         isl=required(_mean(row, "prompt_token_count", where), where, "prompt_token_count"),
         osl=osl, requests_per_s=per_s,
         output_tokens_per_s=_mean(row, "output_tokens_per_second", where) or per_s * osl,
+        model=_model(row), isl_cv=_cv(row, "prompt_token_count"),
+        osl_cv=_cv(row, "output_token_count"), arrival_cv=1.0 if "poisson" in kind else 0.0,
         detail=_detail(row), ttft_s=each["ttft_s"], tpot_s=each["tpot_s"], e2e_s=each["e2e_s"])
     return derived_e2e(_with_tpot(run, row, where))
+
+
+def _model(row: Mapping[str, Any]) -> str:
+    backend = (row.get("config") or {}).get("backend")
+    return str(backend.get("model") or "") if isinstance(backend, dict) else ""
+
+
+def _cv(row: Mapping[str, Any], name: str) -> float:
+    """Return the coefficient of variation of a count over successful requests; 0 if not given."""
+    found = _successful(row, name)
+    mean, std = (found.get("mean"), found.get("std_dev")) if isinstance(found, dict) else (0, 0)
+    return float(std / mean) if mean and std else 0.0
 
 
 def _with_tpot(run: Run, row: Mapping[str, Any], where: str) -> Run:

@@ -76,10 +76,13 @@ class Run:
         isl, osl: mean tokens of prompts and answers.
         ttft_s, tpot_s, e2e_s: latencies; TPOT is (E2E − TTFT) / (n − 1).
         requests_per_s, output_tokens_per_s: throughput.
-        model: name that the tool was given.
+        model: name that the tool was given; engine: what the tool says it spoke to.
         metadata: strings that the user added.
         notes: what was derived or is missing.
         detail: the single requests, where the file has them.
+        isl_cv, osl_cv: coefficients of variation of the lengths, where no single requests say.
+        arrival_cv: the same of the gaps between requests of an open loop; 1 for Poisson.
+        whole: the run of which this is a part (`part_of`).
     """
 
     source: str
@@ -97,9 +100,14 @@ class Run:
     requests_per_s: float
     output_tokens_per_s: float
     model: str = ""
+    engine: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     detail: Requests | None = None
+    isl_cv: float = 0.0
+    osl_cv: float = 0.0
+    arrival_cv: float = 1.0
+    whole: Run | None = None
 
     @property
     def in_flight(self) -> float | None:
@@ -109,10 +117,13 @@ class Run:
     @property
     def label(self) -> str:
         """What tells the run apart from others of its file."""
-        if self.concurrency is not None:
-            return f"concurrency {self.concurrency:g}"
-        rate = "all at once" if math.isinf(self.request_rate) else f"{self.request_rate:g} req/s"
-        return rate
+        rate = "" if math.isinf(self.request_rate) else f"{self.request_rate:g} req/s"
+        held = "" if self.concurrency is None else f"concurrency {self.concurrency:g}"
+        return ", ".join(filter(None, (held, rate))) or f"all {self.requests} at once"
+
+
+class NothingCompleted(InputError):
+    """No request of a run completed."""
 
 
 def number(value: Any, where: str, name: str) -> float | None:
@@ -136,7 +147,8 @@ def required(value: float | None, where: str, name: str) -> float:
         InputError: it is missing, or zero, negative, or not finite.
     """
     if value is None:
-        raise InputError(f"{where}: '{name}' is missing")
+        raise InputError(f"{where}: '{name}' is missing; give the tool's own result file, "
+                         "unshortened, or what it printed")
     if not (math.isfinite(value) and value > 0):
         raise InputError(f"{where}: '{name}' is {value:g}; a positive number is needed")
     return value
@@ -149,6 +161,24 @@ def statistic_of(values: Array) -> Statistic:
         return Statistic()
     return Statistic(float(known.mean()), **{k: float(np.quantile(known, q))
                                              for k, q in QUANTILES.items()})
+
+
+def derived_tpot(run: Run) -> Run:
+    """Return the run with TPOT from E2E and TTFT where the tool did not write it.
+
+    Means, or the mean E2E with the median TTFT where requests did not queue for a burst's end.
+    """
+    whole, first = run.e2e_s.mean, run.ttft_s.mean
+    burst = run.concurrency is None and math.isinf(run.request_rate)
+    if first is None and not burst:
+        first = run.ttft_s.p50
+    if run.tpot_s.central is not None or whole is None or first is None or run.osl <= 1:
+        return run
+    each = (whole - first) / (run.osl - 1.0)
+    if each <= 0:
+        return run
+    note = "no TPOT in the file; taken as (E2E − TTFT) / (OSL − 1) of the means"
+    return replace(run, tpot_s=Statistic(each), notes=(*run.notes, note))
 
 
 def derived_e2e(run: Run) -> Run:
@@ -170,7 +200,7 @@ def part_of(run: Run, rows: Any, suffix: str) -> Run:
         run, source=f"{run.source} ({suffix})", requests=len(some),
         isl=float(np.nanmean(some.input_tokens)), osl=float(np.nanmean(some.output_tokens)),
         ttft_s=statistic_of(some.ttft_s), tpot_s=statistic_of(some.tpot_s),
-        e2e_s=statistic_of(some.e2e_s), detail=some)
+        e2e_s=statistic_of(some.e2e_s), detail=some, whole=run)
 
 
 def numbers(values: Sequence[Any] | None, count: int) -> Array:
