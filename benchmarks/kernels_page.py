@@ -149,6 +149,9 @@ def borrowed() -> str:
         calibration = load_calibration(hardware)
         if calibration.widening > 1.0:
             rows.append((name, hardware.borrowed_calibration, f"{calibration.widening:g}"))
+        elif calibration.rest is not None:
+            rest = calibration.rest
+            rows.append((f"{name}, the rest", rest.name, f"{rest.widening:g}"))
     return table(("accelerator", "borrows from", "error wider by"), rows)
 
 

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
               help="Fit these measurements and measure nothing: a kernel table, or results (JSON) "
                    "of a serving benchmark, of which several may be given.")
 @click.option("--system", "systems", multiple=True,
-              help="With --from silicon: only these systems, such as h100_sxm.")
+              help="With --from silicon: only these systems, such as h100_sxm. With --from and a "
+                   "checkout of AITER: build the calibration that ships, mi300x or mi355x.")
 @click.option("--hardware", shell_complete=complete_hardware,
               help="With --from: the accelerator that was measured.")
 @click.option("--model", shell_complete=complete_model,
@@ -71,8 +72,8 @@ def command(
     if len(sources) > 1:
         raise InputError("--from: several files only of serving benchmarks (.json, .jsonl)")
     source = sources[0] if sources else None
-    if source == "silicon":
-        _silicon(options["systems"], output, as_json)
+    if source == "silicon" or (source and options["systems"]):
+        _shipped(source, options["systems"], output, as_json)
         return
     result = _calibrated(source, as_json, output, options)
     if output is not None:
@@ -113,19 +114,24 @@ def _print(result: CalibrationResult, as_json: bool) -> None:
     click.echo("written: " + ", ".join(str(f) for f in shown))
 
 
-def _silicon(systems: tuple[str, ...], output: Path | None, as_json: bool) -> None:
-    """Build the calibrations of the silicon tables."""
+def _shipped(
+    source: str, systems: tuple[str, ...], output: Path | None, as_json: bool
+) -> None:
+    """Build calibrations that ship: from the silicon tables, or from a checkout of AITER."""
     from costsim import library
     from costsim.cli.run import progress_bar
-    from costsim.kernels.build_silicon import SYSTEMS, build
+    from costsim.kernels import build_aiter, build_silicon
 
     folder = output or library.user_home() / "hardware_profiles" / "calibrations"
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     with progress_bar(as_json) as say:
-        for system in systems or SYSTEMS:
-            result = build(system, folder, lambda what, done, total, system=system: say(  # type: ignore[misc]
-                done, total, f"{system}: {what}"))
+        for system in systems or build_silicon.SYSTEMS:
+            def tell(what: str, done: int, total: int, system: str = system) -> None:
+                say(done, total, f"{system}: {what}")
+
+            result = (build_silicon.build(system, folder, tell) if source == "silicon"
+                      else build_aiter.build(system, Path(source), folder, tell))
             found.append({"system": system, "name": result.name, "kernels": len(result.surfaces),
                           "rows": sum(s.rows for s in result.surfaces.values()),
                           "file": str(folder / f"{result.name}.json")})

@@ -225,7 +225,8 @@ def _from_source(
                          "(--hardware), such as h100_sxm")
     base = load_hardware(hardware) if isinstance(hardware, str) else hardware
     tables = read_source(source, base, model, tp)
-    about = {"made": datetime.date.today().isoformat(), "source": source.name}
+    about = {"made": datetime.date.today().isoformat(), "source": source.name,
+             **_others(base, name)}
     calibration = fit(tables, base, name=name, engine="", about=about)
     if not calibration.surfaces:
         raise InputError(f"{source}: no operator has {FEWEST} rows or more; nothing to fit")
@@ -235,6 +236,13 @@ def _from_source(
     for target in [folder] + ([Path(output)] if output else []):
         files += _save_derived(result, base.name, target)
     return replace(result, files=files)
+
+
+def _others(base: Hardware, name: str) -> dict[str, Any]:
+    """Return where kernels that the rows do not hold come from: what the profile had before."""
+    if base.calibration and base.calibration != name:
+        return {"others_of": base.calibration}
+    return {"others_from": base.borrowed_calibration} if base.borrowed_calibration else {}
 
 
 def _save_derived(result: CalibrationResult, base: str, folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,34 @@ def possible(kernel: Kernel, hardware: Hardware) -> Any:
     """
     if kernel.operator not in ("gemm", "attention_prefill", "attention_decode"):
         return np.ones(len(kernel.latency_s), bool)
+    ideal = np.max([ideal for _, ideal in _limits(kernel, hardware)], axis=0)
+    return np.asarray(ideal <= TOO_FAST * kernel.latency_s)
+
+
+# Of a table whose rows are known to hold glitches so many may be left out.
+MOST_GLITCHES = 0.02
+
+
+def without_glitches(table: KernelTable, hardware: Hardware) -> Iterator[KernelTable]:
+    """Yield the table's kernels without the rows that beat the hardware, where those are few.
+
+    Args:
+        table: of a source with single wrong rows, such as a tuner's.
+        hardware: the rows were measured on. Where more than `MOST_GLITCHES` of a kernel's rows beat
+            it all are kept, for `check_on` to refuse them.
+    """
+    for kernel in kernels(table):
+        limits = [ideal / kernel.latency_s for _, ideal in _limits(kernel, hardware)]
+        wrong = np.max(limits, axis=0) > TOO_FAST
+        few = wrong.mean() <= MOST_GLITCHES
+        yield kernel.table.select(np.flatnonzero(~wrong)) if few else kernel.table
+
+
+def _limits(kernel: Kernel, hardware: Hardware) -> tuple[tuple[str, Any], ...]:
+    """Return the time at the peak rate, and at the bandwidth where caches cannot hold the work."""
     compute, memory, moved = ideal_times(kernel.operator, hardware, kernel.shape)
     large = moved > CACHE_MULTIPLE * np.asarray(hardware.onchip_memory_bytes, float)
-    ideal = np.maximum(compute, np.where(large, memory, 0.0))
-    return np.asarray(ideal <= TOO_FAST * kernel.latency_s)
+    return ("peak rate", compute), ("bandwidth", np.where(large, memory, 0.0))
 
 
 def check_on(table: KernelTable, hardware: Hardware) -> KernelTable:
@@ -50,10 +75,7 @@ def check_on(table: KernelTable, hardware: Hardware) -> KernelTable:
     """
     where = title(check_table(table))
     for kernel in kernels(table):
-        compute, memory, moved = ideal_times(kernel.operator, hardware, kernel.shape)
-        large = moved > CACHE_MULTIPLE * np.asarray(hardware.onchip_memory_bytes, float)
-        limits = (("peak rate", compute), ("bandwidth", np.where(large, memory, 0.0)))
-        for name, ideal in limits:
+        for name, ideal in _limits(kernel, hardware):
             over = ideal / kernel.latency_s
             if (over > TOO_FAST).mean() > FEW_TOO_FAST:
                 row = int(np.argmax(over))

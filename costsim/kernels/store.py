@@ -123,13 +123,33 @@ def load_calibration(hardware: Hardware | str) -> Calibration:
     """
     if isinstance(hardware, str):
         if hardware in shipped_calibrations() or hardware not in list_hardware():
-            return read_calibration(hardware)
+            return with_others(read_calibration(hardware))
         hardware = load_hardware(hardware)
     if hardware.calibration and hardware.calibration in shipped_calibrations():
-        return read_calibration(hardware.calibration)
+        return with_others(read_calibration(hardware.calibration))
     relative = hardware.borrowed_calibration
     if relative and relative in shipped_calibrations():
-        found = read_calibration(relative)
-        return replace(found, provenance=f"borrowed from {relative} ({found.provenance})",
-                       widening=WIDENING_BORROWED)
+        return borrowed(relative)
     return Calibration.roofline()
+
+
+def borrowed(relative: str) -> Calibration:
+    """Return a relative's calibration, with a wider error."""
+    found = with_others(read_calibration(relative))
+    return replace(found, provenance=f"borrowed from {relative} ({found.provenance})",
+                   widening=WIDENING_BORROWED)
+
+
+def with_others(found: Calibration) -> Calibration:
+    """Return a calibration with what it says its missing kernels come from.
+
+    ``others_of`` names a calibration of the same accelerator, ``others_from`` that of a relative.
+    """
+    same, relative = found.about.get("others_of"), found.about.get("others_from")
+    if same and same in shipped_calibrations():
+        return replace(found, rest=with_others(read_calibration(same)),
+                       provenance=f"{found.provenance}; the rest from {same}")
+    if relative and relative in shipped_calibrations():
+        return replace(found, rest=borrowed(relative),
+                       provenance=f"{found.provenance}; the rest borrowed from {relative}")
+    return found

@@ -160,6 +160,13 @@ def merge_duplicates(table: KernelTable) -> KernelTable:
     return replace(merged, spread=spread)
 
 
+def fastest(table: KernelTable) -> KernelTable:
+    """Return the table with repeated shapes reduced to their fastest measurement."""
+    keys = _row_keys(table)
+    order = np.lexsort((table.latency_s, keys))
+    return table.select(np.sort(order[np.r_[True, np.diff(keys[order]) > 0]]))
+
+
 def read_csv(path: Path | str) -> list[KernelTable]:
     """Return the tables of a CSV file in the project's own format, one for each operator and run.
 

@@ -17,7 +17,7 @@ def fingerprint(calibration: Calibration) -> str:
     """Return a digest of a calibration's figures, worked out once for each set of surfaces.
 
     Args:
-        calibration: whose surfaces, engine and widening count.
+        calibration: whose surfaces, engine, widening and rest count.
     """
     known = _KNOWN.get(id(calibration.surfaces))
     if known is None:
@@ -28,7 +28,8 @@ def fingerprint(calibration: Calibration) -> str:
             _feed(digest, surface.efficiency)
             _feed(digest, surface.correction)
         known = _KNOWN[id(calibration.surfaces)] = (calibration.surfaces, digest.hexdigest())
-    return f"{calibration.name} {calibration.engine} {calibration.widening:g} {known[1][:24]}"
+    own = f"{calibration.name} {calibration.engine} {calibration.widening:g} {known[1][:24]}"
+    return own if calibration.rest is None else f"{own} {fingerprint(calibration.rest)}"
 
 
 def _feed(digest: Any, value: Any) -> None:

@@ -87,12 +87,15 @@ def classes_of(point: PublishedPoint) -> dict[str, str]:
 
 @lru_cache
 def calibration_of(hardware: str) -> str:
-    """Return whether the hardware's kernels were measured, borrowed from a relative, or neither."""
-    provenance = load_calibration(load_hardware(hardware)).provenance
+    """Return whether the hardware's kernels were measured, in part, or not.
+
+    ``measured``, ``in part`` (others borrowed from a relative), ``borrowed`` or ``uncalibrated``.
+    """
+    found = load_calibration(load_hardware(hardware))
     for word in ("borrowed", "uncalibrated"):
-        if provenance.startswith(word):
+        if found.provenance.startswith(word):
             return word
-    return "measured"
+    return "measured" if found.rest is None else "in part"
 
 
 @lru_cache
@@ -132,8 +135,8 @@ def aims(points: Sequence[ComparedPoint]) -> list[Aim]:
     return [
         Aim(f"median error of throughput, {len(own)} verified points, hardware with its own "
             "kernel calibration", summarise(own).median, AIM_CALIBRATED),
-        Aim(f"median error of throughput, {len(other)} verified points, hardware without one",
-            summarise(other).median, AIM_BORROWED),
+        Aim(f"median error of throughput, {len(other)} verified points, hardware with part of one "
+            "or none", summarise(other).median, AIM_BORROWED),
         Aim("share of verified points inside the 90 % interval", summarise(counted).inside, 0.85,
             least=True),
     ]

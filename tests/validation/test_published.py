@@ -85,7 +85,8 @@ def test_nothing_fitted_to_serving_points_is_used() -> None:
 
 def test_calibration_of_hardware() -> None:
     assert calibration_of("h100_sxm") == "measured"
-    assert calibration_of("mi300x") == "borrowed"
+    assert calibration_of("mi300x") == "in part"
+    assert calibration_of("mi325x") == "borrowed"
     assert calibration_of("tpu_v4") == "uncalibrated"
 
 
