@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from costsim.errors import InputError, unknown_name
@@ -22,13 +23,33 @@ def folders(kind: str) -> list[Path]:
         kind: ``"hardware_profiles"``, ``"scenarios"``, ``"models"`` …; the working
             directory's folder of that name comes first, then the user's, then what ships.
     """
-    shipped = [_PACKAGE / kind, _PACKAGE.parent / kind, _PACKAGE / kind / "library"]
-    candidates = [Path.cwd() / kind, user_home() / kind, *shipped]
-    seen: dict[Path, None] = {}
-    for folder in candidates:
-        if folder.is_dir():
-            seen.setdefault(folder.resolve(), None)
-    return list(seen)
+    return [_resolved(folder) for folder in _existing(kind)]
+
+
+def _existing(kind: str) -> list[str]:
+    """Return the folders of a kind that there are; strings, since a search asks for them often."""
+    candidates = (
+        os.path.join(os.getcwd(), kind),
+        os.path.join(os.environ.get("COSTSIM_HOME") or user_home(), kind),
+        os.path.join(_PACKAGE, kind), os.path.join(_PACKAGE.parent, kind),
+        os.path.join(_PACKAGE, kind, "library"))
+    return list(dict.fromkeys(folder for folder in candidates if os.path.isdir(folder)))
+
+
+@lru_cache(maxsize=256)
+def _resolved(folder: str) -> Path:
+    return Path(folder).resolve()
+
+
+def exists(kind: str, name: str, suffix: str = ".toml") -> bool:
+    """Return whether there is data of exactly this name.
+
+    Args:
+        kind: as in `folders`.
+        name: without suffix.
+        suffix: of the file.
+    """
+    return any(os.path.isfile(os.path.join(folder, name + suffix)) for folder in _existing(kind))
 
 
 def names(kind: str, suffixes: tuple[str, ...] = (".toml",)) -> list[str]:

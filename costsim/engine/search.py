@@ -223,10 +223,12 @@ def _block(
     layout, batch = layouts[row], batches[column]
     values: dict[str, Any] = {name: np.asarray(getattr(base.layout, name))[layout]
                               for name in ("tp", "pp", "ep", "dp")}
-    point = operating_point(base.with_changes(layout=Layout(**values)), batch, isl, osl)
+    point = operating_point(base.with_changes(layout=Layout(**values)), batch, isl, osl,
+                            holds=limit[layout], detailed=False)
     values |= {name: getattr(point, name) for name in _FIGURES}
     values["layout"] = layout
-    return {name: np.broadcast_to(value, batch.shape) for name, value in values.items()}
+    return {name: value if np.shape(value) == batch.shape else np.broadcast_to(value, batch.shape)
+            for name, value in values.items()}
 
 
 def _gather(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import numpy as np
 from costsim.engine.deployment import Deployment
 from costsim.engine.speculation import verify_width
 from costsim.engine.step import StepTime, priced, step_time
-from costsim.ops.shape import Machine, replica_tokens
+from costsim.ops.shape import replica_tokens
 
 # Points up to which unlike steps of several kinds of hardware are priced together.
 _LITTLE = 4096
@@ -20,24 +22,26 @@ _TOKENS = ("prefill_requests", "prefill_tokens", "prefill_context", "decode_requ
            "decode_context")
 
 
-def stacked_steps(deployment: Deployment, **arguments: Sequence[Any]) -> list[StepTime]:
+def stacked_steps(
+    deployment: Deployment, detailed: bool = True, **arguments: Sequence[Any]
+) -> list[StepTime]:
     """Return several steps of one deployment in one vectorised call.
 
     Args:
         deployment: fields of its layout and hardware may be arrays.
+        detailed: whether the breakdown by operator is needed.
         arguments: of `step_time`, each with one value (number or array) for every step.
     """
-    if Machine(deployment.hardware, deployment.calibration).axes:
+    if deployment.hardware.axes:
         return _on_grid(deployment, arguments)
     count = len(next(iter(arguments.values())))
     layout = [getattr(deployment.layout, name) for name in _LAYOUT]
     values = [arguments.get(name, [0.0] * count) for name in _TOKENS]
-    shapes = [np.broadcast_shapes(*map(np.shape, (*layout, *(given[i] for given in values))))
-              for i in range(count)]
+    shapes = [np.broadcast(*layout, *(given[i] for given in values)).shape for i in range(count)]
     columns = [_flat([v] * count, shapes) for v in layout]
     columns += [_flat(given, shapes) for given in values]
-    ends = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)])
-    step = _flat_steps(deployment, columns, int(ends[-1]))
+    ends = list(accumulate((prod(shape) for shape in shapes), initial=0))
+    step = _flat_steps(deployment, columns, ends[-1], detailed)
     return [_taken(step, _picker(ends[i], shapes[i])) for i in range(count)]
 
 
@@ -46,11 +50,18 @@ def _flat(values: Sequence[Any], shapes: Sequence[tuple[int, ...]]) -> Any:
     first = values[0]
     if np.ndim(first) == 0 and all(v is first or (np.ndim(v) == 0 and v == first) for v in values):
         return first
-    return np.concatenate([np.broadcast_to(v, shape).reshape(-1)
-                           for v, shape in zip(values, shapes, strict=True)])
+    column = np.empty(sum(map(prod, shapes)))
+    start = 0
+    for value, shape in zip(values, shapes, strict=True):
+        end = start + prod(shape)
+        column[start:end].reshape(shape)[...] = value
+        start = end
+    return column
 
 
-def _flat_steps(deployment: Deployment, columns: Sequence[Any], size: int) -> StepTime:
+def _flat_steps(
+    deployment: Deployment, columns: Sequence[Any], size: int, detailed: bool
+) -> StepTime:
     """Return steps whose layouts and tokens are flat arrays of one size, or numbers."""
     layout = dict(zip(_LAYOUT, columns, strict=False))
     settings = deployment.settings
@@ -58,12 +69,12 @@ def _flat_steps(deployment: Deployment, columns: Sequence[Any], size: int) -> St
     tokens = replica_tokens(prompts, chunk, cached, decodes, context, layout["dp"],
                             verify_width(settings), settings.context_spread)
     return priced(deployment.with_changes(
-        layout=replace(deployment.layout, **layout)), tokens, size)
+        layout=replace(deployment.layout, **layout)), tokens, size, detailed)
 
 
 def _picker(start: int, shape: tuple[int, ...]) -> Callable[[Any], Any]:
     """Return what takes one step's values, in its shape, from those of all."""
-    end = start + int(np.prod(shape))
+    end = start + prod(shape)
 
     def pick(value: Any) -> Any:
         array = np.asarray(value)
@@ -128,7 +139,7 @@ def _split(count: int, arguments: Mapping[str, Sequence[Any]]) -> list[list[int]
     whose tokens vary along the same axes.
     """
     shapes = np.broadcast_shapes(*(np.shape(v) for given in arguments.values() for v in given))
-    if np.prod(shapes) <= _LITTLE:
+    if prod(shapes) <= _LITTLE:
         return [list(range(count))]
     alike: dict[tuple[int, ...], list[int]] = {}
     for i in range(count):
@@ -142,8 +153,7 @@ def _split(count: int, arguments: Mapping[str, Sequence[Any]]) -> list[list[int]
 
 def _rank(deployment: Deployment) -> int:
     """Return the largest number of axes among the fields of layout and hardware."""
-    axes = Machine(deployment.hardware, deployment.calibration).axes
-    return max(axes, *(np.ndim(v) for v in vars(deployment.layout).values()))
+    return max(deployment.hardware.axes, *(np.ndim(v) for v in vars(deployment.layout).values()))
 
 
 def _stack(values: Sequence[Any], rank: int) -> Any:

@@ -70,7 +70,8 @@ class OperatingPoint:
 
 
 def operating_point(
-    deployment: Deployment, batch: Any, isl: Any, osl: Any, encoder_s: Any = 0.0
+    deployment: Deployment, batch: Any, isl: Any, osl: Any, encoder_s: Any = 0.0,
+    holds: Any = None, detailed: bool = True,
 ) -> OperatingPoint:
     """Return the steady state of a deployment at ``batch`` requests in flight.
 
@@ -80,6 +81,8 @@ def operating_point(
             then, and times are those of a memory large enough).
         isl, osl: prompt and output tokens of a request (means).
         encoder_s: time of a request's images and audio in their encoders (`engine.encoder`).
+        holds: requests that fit, where that is known already.
+        detailed: whether the steps' breakdown by operator is needed.
 
     Raises:
         InputError: a number is not positive.
@@ -94,10 +97,11 @@ def operating_point(
     prompt = _Prompt.of(deployment, isl)
     steps = decode_steps(deployment.settings, osl)
     most = _most_decoding(deployment, micro, steps, prompt)
-    curve, decode, prefill, mixed = _curve(deployment, most, isl, osl, prompt)
+    curve, decode, prefill, mixed = _curve(deployment, most, isl, osl, prompt, detailed)
     curve = _with_encoder(curve, encoder_s)
     loop = close_loop(curve, micro, steps, not deployment.settings.chunked_prefill)
-    return _assemble(deployment, batch, isl, osl, steps, most, loop, decode, prefill, mixed,
+    limit = max_batch(deployment, isl, osl) if holds is None else holds
+    return _assemble(deployment, batch, isl, osl, steps, most, limit, loop, decode, prefill, mixed,
                      prompt)
 
 
@@ -163,12 +167,12 @@ def _most_decoding(deployment: Deployment, micro: Any, steps: Any, prompt: _Prom
 
 
 def _curve(
-    deployment: Deployment, micro: Any, isl: Any, osl: Any, prompt: _Prompt
+    deployment: Deployment, micro: Any, isl: Any, osl: Any, prompt: _Prompt, detailed: bool
 ) -> tuple[StepCurve, StepTime, StepTime, StepTime]:
     """Return the step times that the loop needs, and the steps behind them.
 
     Args:
-        deployment, isl, osl, prompt: as in `operating_point`.
+        deployment, isl, osl, prompt, detailed: as in `operating_point`.
         micro: requests that decode at most.
     """
     context = isl + 0.5 * osl
@@ -181,7 +185,7 @@ def _curve(
     knots = [np.maximum(share * micro, np.minimum(micro, 1.0)) for share in _KNOTS]
     beside = micro if together else 0.0 * micro
     *decodes, first, full, alone = stacked_steps(
-        deployment, prefill_requests=[0.0, 0.0, 0.0, 1.0, many, 1.0],
+        deployment, detailed, prefill_requests=[0.0, 0.0, 0.0, 1.0, many, 1.0],
         prefill_tokens=[prompt.chunk] * 6, prefill_context=[prompt.context] * 6,
         decode_requests=[*knots, beside, beside, 0.0], decode_context=[context] * 6)
     base = decodes[-1].seconds if together else 0.0
@@ -217,14 +221,13 @@ def _with_encoder(curve: StepCurve, encoder_s: Any) -> StepCurve:
 
 
 def _assemble(
-    deployment: Deployment, batch: Any, isl: Any, osl: Any, steps: Any, most: Any, loop: LoopState,
-    decode: StepTime, prefill: StepTime, mixed: StepTime, prompt: _Prompt,
+    deployment: Deployment, batch: Any, isl: Any, osl: Any, steps: Any, most: Any, limit: Any,
+    loop: LoopState, decode: StepTime, prefill: StepTime, mixed: StepTime, prompt: _Prompt,
 ) -> OperatingPoint:
     accelerators = np.asarray(deployment.layout.accelerators, float)
     tpot = loop.step_s / tokens_per_step(deployment.settings.speculation)
     decode_s = steps * loop.step_s
     rate = batch / (loop.ttft_s + decode_s)
-    limit = max_batch(deployment, isl, osl)
     mfu, mbu = _utilisation(deployment, most, rate, steps, decode, prefill, prompt)
     share = loop.prompt_share
     added_tpot, added_ttft = deployment.settings.log_errors()

@@ -24,6 +24,8 @@ np.empty(4_000_000)
 
 _LONG_KERNELS = ("attention (decode)",)
 _SHARED_EXPERTS = ("shared expert up", "shared expert down")
+# Operators that `_as_captured` treats in another way than the rest.
+_APART = frozenset([*_LONG_KERNELS, *_SHARED_EXPERTS, "experts"])
 
 
 @dataclass(frozen=True)
@@ -85,16 +87,20 @@ def step_time(
     ))
 
 
-def priced(deployment: Deployment, tokens: Tokens, flat: int = 0) -> StepTime:
+def priced(
+    deployment: Deployment, tokens: Tokens, flat: int = 0, detailed: bool = True
+) -> StepTime:
     """Return the time of a step with given tokens.
 
     Args:
         deployment: as in `step_time`.
         tokens: of the fullest attention group.
         flat: number of steps, where all arrays are flat ones of that many; 0: any arrays.
+        detailed: whether the breakdown by operator is needed.
     """
     settings, on = deployment.settings, pass_of(deployment)
-    queue = Queue(replaced=settings.replaces, alike=on.alike(tokens, flat) if flat else None)
+    queue = Queue(replaced=settings.replaces, alike=on.alike(tokens, flat) if flat else None,
+                  apart=None if detailed else _APART)
     add_model(queue, on, tokens)
     add_adapters(queue, on, tokens)
     add_drafting(queue, on, tokens)

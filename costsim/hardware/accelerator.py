@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,15 @@ class Hardware:
             f"hardware '{self.name}' has no peak rate for {rate}; it has "
             + ", ".join(sorted(self.peak_flop_per_s))
         )
+
+    @cached_property
+    def axes(self) -> int:
+        """Axes of the numeric fields, where a what-if made arrays of them."""
+        links = [v for link in (self.scale_up, self.scale_out) for v in vars(link).values()]
+        values = [getattr(self, each.name) for each in fields(self)]
+        arrays = [v for v in (*values, *links, *self.peak_flop_per_s.values())
+                  if isinstance(v, np.ndarray)]
+        return max((array.ndim for array in arrays), default=0)
 
     def supports(self, rate: str) -> bool:
         """Return whether a rate key is native to this accelerator."""

@@ -98,6 +98,8 @@ class Calibration:
     rest: Calibration | None = None
     _found: dict[tuple[str, str], tuple[Surface, float]] = field(
         default_factory=dict, init=False, repr=False, compare=False)
+    _engines: dict[str, Calibration] = field(
+        default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def roofline(cls) -> Calibration:
@@ -106,7 +108,11 @@ class Calibration:
 
     def for_engine(self, engine: str) -> Calibration:
         """Return the calibration with one engine's kernels, where those were measured."""
-        return self if engine == self.engine else replace(self, engine=engine)
+        if engine == self.engine:
+            return self
+        if engine not in self._engines:
+            self._engines[engine] = replace(self, engine=engine)
+        return self._engines[engine]
 
     def exchanged(self, kernel: str) -> Calibration | None:
         """Return the calibration with the engine's expert kernels behind an exchange of tokens.

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -60,13 +62,14 @@ class Correction:
 def locate(nodes: Array, feature: Any) -> tuple[Any, Any, Any]:
     """Return the lower node, the share of the upper one, and the distance outside the nodes."""
     x = np.asarray(feature, float)
-    inside = np.maximum(np.minimum(x, nodes[-1]), nodes[0])
+    inside = np.minimum(np.maximum(x, nodes[0]), nodes[-1])
     beyond = x - inside
-    distance = np.abs(beyond) if np.any(beyond) else 0.0
+    distance = np.abs(beyond) if beyond.any() else 0.0
     if len(nodes) == 1:
         return np.zeros(x.shape, np.intp), np.zeros(x.shape), distance
     low = np.asarray(nodes[1:-1].searchsorted(inside, side="right"))
-    share = (inside - nodes.take(low)) / np.diff(nodes).take(low)
+    lower = nodes.take(low)
+    share = (inside - lower) / (nodes.take(low + 1) - lower)
     return low, share, distance
 
 
@@ -86,32 +89,43 @@ def _gather(grid: Array, places: list[tuple[Any, Any]]) -> Any:
     """
     if not places:
         return float(grid)
-    sizes = np.array([low.size for low, _ in places])
-    order = np.argsort(sizes, kind="stable")
-    full = np.broadcast_shapes(*(low.shape for low, _ in places))
-    seen, rest, work = (), float(grid.size), 0.0
-    for axis in order:
-        rest /= grid.shape[axis]
-        seen = np.broadcast_shapes(seen, places[axis][0].shape)
-        work += 6.0 * float(np.prod(seen)) * rest
-    if work < 7.0 * 2 ** len(places) * float(np.prod(full)):
+    order = _order(grid.shape, tuple(low.shape for low, _ in places))
+    if order:
         return _by_axis(grid.transpose(order), [places[axis] for axis in order])
     return _by_corner(grid, places)
 
 
+@lru_cache(maxsize=4096)
+def _order(grid: tuple[int, ...], shapes: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
+    """Return the order in which axes are contracted; empty where corners are less work.
+
+    Args:
+        grid: its shape.
+        shapes: of the places on each axis.
+    """
+    order = sorted(range(len(shapes)), key=lambda axis: prod(shapes[axis]))
+    seen, rest, work = (), float(prod(grid)), 0.0
+    for axis in order:
+        rest /= grid[axis]
+        seen = np.broadcast_shapes(seen, shapes[axis])
+        work += 6.0 * prod(seen) * rest
+    corners = 7.0 * 2 ** len(shapes) * prod(np.broadcast_shapes(*shapes))
+    return tuple(order) if work < corners else ()
+
+
 def _by_axis(grid: Array, places: list[tuple[Any, Any]]) -> Any:
     """Return the interpolation, contracting one axis of the grid after the other."""
-    table, seen = grid, ()
+    table: Any = grid
+    seen: tuple[int, ...] = ()
     for done, (low, share) in enumerate(places):
-        size, rest = grid.shape[done], int(np.prod(grid.shape[done + 1:]))
-        rows = np.arange(int(np.prod(seen))).reshape(seen) * size
-        index = rows + low
+        size, rest = grid.shape[done], prod(grid.shape[done + 1:])
+        index = np.arange(0, prod(seen) * size, size).reshape(seen) + low if seen else low
         lines = table.reshape(-1, rest) if rest > 1 else table.reshape(-1)
         lower = lines.take(index, axis=0)
         if size > 1:
             upper = lines.take(index + 1, axis=0)
             lower = lower + (upper - lower) * (share[..., None] if rest > 1 else share)
-        table, seen = lower, np.broadcast_shapes(seen, low.shape)
+        table, seen = lower, index.shape
     return table.reshape(seen)
 
 

@@ -125,12 +125,15 @@ def load_calibration(hardware: Hardware | str) -> Calibration:
         if hardware in shipped_calibrations() or hardware not in list_hardware():
             return with_others(read_calibration(hardware))
         hardware = load_hardware(hardware)
-    if hardware.calibration and hardware.calibration in shipped_calibrations():
+    if _ships(hardware.calibration):
         return with_others(read_calibration(hardware.calibration))
-    relative = hardware.borrowed_calibration
-    if relative and relative in shipped_calibrations():
-        return borrowed(relative)
+    if _ships(hardware.borrowed_calibration):
+        return borrowed(hardware.borrowed_calibration)
     return Calibration.roofline()
+
+
+def _ships(name: str) -> bool:
+    return bool(name) and library.exists(FOLDER, name, ".json")
 
 
 def borrowed(relative: str) -> Calibration:
@@ -145,11 +148,11 @@ def with_others(found: Calibration) -> Calibration:
 
     ``others_of`` names a calibration of the same accelerator, ``others_from`` that of a relative.
     """
-    same, relative = found.about.get("others_of"), found.about.get("others_from")
-    if same and same in shipped_calibrations():
+    same, relative = found.about.get("others_of", ""), found.about.get("others_from", "")
+    if _ships(same):
         return replace(found, rest=with_others(read_calibration(same)),
                        provenance=f"{found.provenance}; the rest from {same}")
-    if relative and relative in shipped_calibrations():
+    if _ships(relative):
         return replace(found, rest=borrowed(relative),
                        provenance=f"{found.provenance}; the rest borrowed from {relative}")
     return found

@@ -56,65 +56,60 @@ class Fold:
         inside = begin + np.where(begin < table.size, self.kind % width, 0)
         return Fold(table, inside, partial=True)
 
-    def within(self, other: Fold) -> Fold:
-        """Return the fold of all elements whose kinds by another fold are folded by this one."""
-        return Fold(other.first.reshape(-1).take(self.first), self.kind.take(other.kind))
+    def unfolded(self, values: Sequence[Any]) -> list[Any]:
+        """Return arrays whose axes are the table's with all elements, as one axis.
 
-    def unfolded(self, value: Any) -> Any:
-        """Return an array whose last two axes are the table's with all elements, as one axis."""
-        array = np.asarray(value)
-        if array.ndim == 0 and (array == 0.0 or not self.partial):
-            return value
-        lead = array.shape[:-2]
-        if self.partial:
-            filled = np.zeros((*lead, self.first.size + 1))
-            filled[..., :-1] = np.broadcast_to(array, (*lead, *self.first.shape)).reshape(*lead, -1)
-            return filled.take(self.kind, axis=-1)
-        rows, places = array.shape[-2:]
-        if array.size == 1:
-            return array.reshape(())[()]
-        if places == 1 and self.first.shape[1] > 1:
-            return array[..., 0].take(self.kind // self.first.shape[1], axis=-1)
-        if rows == 1 and len(self.first) > 1:
-            return array[..., 0, :].take(self.kind % self.first.shape[1], axis=-1)
-        return array.reshape(*lead, -1).take(self.kind, axis=-1)
+        Args:
+            values: arrays of the table's shape, flat or not, of one row or one column, or numbers.
+        """
+        shape, found = self.first.shape, [np.asarray(value) for value in values]
+        found = [array.reshape(shape) if array.ndim == 1 else array for array in found]
+        large = [i for i, array in enumerate(found)
+                 if array.shape == shape or (array.ndim and (self.partial or array.size > 1))]
+        result = [array.reshape(-1)[0] for array in found]
+        if not large:
+            return result
+        tables = np.zeros((len(large), self.first.size + self.partial))
+        for table, i in zip(tables, large, strict=True):
+            table[: self.first.size].reshape(shape)[...] = found[i]
+        for i, whole in zip(large, tables.take(self.kind, axis=1), strict=True):
+            result[i] = whole
+        return result
 
 
-def _sorted(columns: Sequence[NDArray[Any]]) -> tuple[NDArray[np.intp], NDArray[np.intp]] | None:
+def _kinds(columns: Sequence[NDArray[Any]]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return an element of each kind, and the kind of every element."""
-    size = len(columns[0])
     key: Any = 0.0
     for place, column in enumerate(columns):
-        # Any weights do that tell columns apart: equality is checked below.
+        # Any weights do that tell columns apart. Where they do not, unlike elements may come to lie
+        # between like ones, which are two kinds then.
         key = key + column * (1.0 + 0.7548776662466927 * place) ** 3
     order = key.argsort()
-    ordered = key.take(order)
-    new = np.empty(size, bool)
+    new = np.zeros(len(order), bool)
     new[0] = True
-    np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
-    kind = np.empty(size, np.intp)
-    kind[order] = new.cumsum() - 1
-    first = order[new]
-    equal = all(np.array_equal(c.take(first).take(kind), c) for c in columns)
-    return (first, kind) if equal else None
+    for column in columns:
+        ordered = column.take(order)
+        new[1:] |= ordered[1:] != ordered[:-1]
+    starts = np.flatnonzero(new)
+    kind = np.empty(len(order), np.intp)
+    kind[order] = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(order)))
+    return order.take(starts), kind
 
 
 def distinct(columns: Sequence[Any], rows: Sequence[Any] = ()) -> Fold | None:
-    """Return the fold of elements that are equal in all columns; None where none can be found.
+    """Return the fold of elements that are equal in all columns; None where all are numbers.
 
     Args:
         columns: flat arrays of one length, and numbers.
         rows: more such columns; the table has a row for each of their kinds.
     """
     lines, arrays = _varying(rows), _varying([*rows, *columns])
-    found = _sorted(arrays) if arrays else None
-    if found is None:
+    if not arrays:
         return None
-    first, kind = found
-    row = _sorted([line.take(first) for line in lines]) if lines else None
-    if row is None:
+    first, kind = _kinds(arrays)
+    if not lines:
         return Fold(first[None, :], kind)
-    of = row[1]
+    head, of = _kinds([line.take(first) for line in lines])
     many = np.bincount(of)
     width = int(many.max())
     if len(first) < (1.0 - _MOST_EMPTY) * width * len(many):
@@ -123,7 +118,7 @@ def distinct(columns: Sequence[Any], rows: Sequence[Any] = ()) -> Fold | None:
     place = np.empty(len(first), np.intp)
     starts = np.repeat(width * np.arange(len(many)) - many.cumsum() + many, many)
     place[order] = starts + np.arange(len(first))
-    table = np.repeat(first.take(row[0]), width)
+    table = np.repeat(first.take(head), width)
     table[place] = first
     return Fold(table.reshape(-1, width), place.take(kind))
 
@@ -163,15 +158,20 @@ class Alike:
 
     def _fold(self, part: str) -> Fold | None:
         rows, columns = self.columns[part]()
-        if part in COVERED and part != "step":
-            # Steps that are alike in all are alike in each part: these are fewer.
-            step = self.fold("step")
-            if step is None:
-                return None
-            some = step.first.reshape(-1)
-            found = distinct([_taken(c, some) for c in columns], [_taken(r, some) for r in rows])
-            return found and found.within(step)
-        return distinct(columns, rows)
+        step = self.fold("step") if part in COVERED and part != "step" else None
+        if step is None:
+            return distinct(columns, rows)
+        # Steps that are alike in all are alike in each part: these are fewer.
+        some = step.first.reshape(-1)
+        found = distinct([_taken(c, some) for c in columns], [_taken(r, some) for r in rows])
+        return found and Fold(some.take(found.first), found.kind)
+
+    def within_step(self, part: str) -> Fold | None:
+        """Return the fold that unfolds a part that "step" covers to that part's flat table."""
+        fold, step = self.fold(part), self.fold("step")
+        if step is None or (fold is not None and part != "step"):
+            return fold
+        return Fold(step.first, np.arange(step.first.size))
 
     def left(self, part: str) -> int:
         """Return the elements that are priced for a part."""

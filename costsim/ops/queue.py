@@ -9,8 +9,10 @@ as one array with a first axis for them, and of steps that are alike in what a k
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,7 @@ _LARGE = 1 << 18
 _WORTH_A_CALL = 6000
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Entry:
     """A kernel: its name in the breakdown, what it is, how often, where it runs, on what part."""
 
@@ -41,7 +43,7 @@ class _Entry:
         count, when = np.asarray(self.count, float), self.when
         if fold is not None:
             count, when = fold.folded(count), fold.folded(when)
-        return count if np.all(when) else count * when
+        return count if np.asarray(when).all() else count * when
 
 
 @dataclass
@@ -53,12 +55,14 @@ class Queue:
         parts: other queues whose sum is one operator of this one.
         replaced: names of operators that are left out, since the engine runs others instead.
         alike: which steps are alike, where all arrays are flat ones of many steps.
+        apart: names of operators that are told apart; None: all are.
     """
 
     entries: list[_Entry] = field(default_factory=list)
     parts: list[tuple[str, Queue]] = field(default_factory=list)
     replaced: frozenset[str] = frozenset()
     alike: Alike | None = None
+    apart: frozenset[str] | None = None
 
     def add(
         self, name: str, call: Call, count: Any = 1.0, when: Any = True, part: str = ""
@@ -80,9 +84,21 @@ class Queue:
 
     def price(self) -> Tally:
         """Return the sums over all kernels."""
-        tally = Tally()
-        for entries, part in self._kinds():
-            _price_kind(tally, entries, self.alike.fold(part) if self.alike else None)
+        tally, kinds, apart = Tally(), self._kinds(), self.apart
+        if apart is not None:
+            # Errors of an operator add up before they are squared.
+            seen = Counter(name for some, _ in kinds for name in {e.name for e in some})
+            apart = apart | {name for name, times in seen.items() if times > 1}
+        step = self.alike.fold("step") if self.alike else None
+        inner = tally if step is None else Tally()
+        for entries, part in kinds:
+            covered = step is not None and part in COVERED
+            fold = None if self.alike is None else (
+                self.alike.within_step(part) if covered else self.alike.fold(part))
+            found, fold = _price_kind(entries, fold, apart)
+            (inner if covered else tally).absorb(found, fold.unfolded if fold else list)
+        if step is not None:
+            tally.absorb(inner, step.unfolded)
         for name, other in self.parts:
             tally.merge(name, other.price())
         return tally
@@ -127,23 +143,24 @@ def _by_part(entries: list[_Entry], alike: Alike) -> list[tuple[list[_Entry], st
     return [(some, part) for part, some in parts.items()]
 
 
-def _price_kind(tally: Tally, entries: list[_Entry], fold: Fold | None) -> None:
-    """Add kernels of one kind to a tally."""
+def _price_kind(
+    entries: list[_Entry], fold: Fold | None, apart: Collection[str] | None
+) -> tuple[Tally, Fold | None]:
+    """Return the sums of kernels of one kind, and what unfolds them."""
     weights = [e.weight(fold) for e in entries]
     if fold is not None:
         weights, fold = _busy(weights, fold)
     first, shapes = entries[0].call, _shapes(entries, fold)
-    rank = max(first.machine.axes, *(np.ndim(v) for values in (
+    rank = max(first.machine.hardware.axes, *(np.ndim(v) for values in (
         weights, *(s.values() for s in shapes)) for v in values))
     together = {name: _joined([s[name] for s in shapes], rank) for name in shapes[0]}
     weight, names = _joined(weights, rank, always=True), [e.name for e in entries]
     latency = replace(first, shape=together, derived=None).latency
-    if fold is None:
-        tally.add(names, latency, weight)
-        return
     part = Tally()
     part.add(names, latency, weight)
-    tally.absorb(part, fold.unfolded)
+    if apart is not None:
+        part.brief(apart)
+    return part, fold
 
 
 def _busy(weights: list[Any], fold: Fold) -> tuple[list[Any], Fold]:
@@ -182,7 +199,7 @@ def _in_cache(entries: list[_Entry], size: int | None) -> list[list[_Entry]]:
         return [entries]
     if size is None:
         values = (v for e in entries for v in (*e.call.shape.values(), e.when))
-        size = int(np.prod(np.broadcast_shapes(*{np.shape(v) for v in values})))
+        size = prod(np.broadcast_shapes(*{np.shape(v) for v in values}))
     step = max(1, _LARGE // size) if size <= _LARGE // 4 else 1
     return [entries[i : i + step] for i in range(0, len(entries), step)]
 
@@ -200,5 +217,9 @@ def _joined(values: Sequence[Any], rank: int, always: bool = False) -> Any:
         numbers = all(np.ndim(v) == 0 for v in values)
         if all(v is first or (numbers and v == first) for v in values):
             return first
-    whole = np.stack(np.broadcast_arrays(*(np.asarray(v, float) for v in values)))
-    return whole.reshape(whole.shape[0], *(1,) * (rank + 1 - whole.ndim), *whole.shape[1:])
+    shapes = {np.shape(v) for v in values}
+    shape = shapes.pop() if len(shapes) == 1 else np.broadcast_shapes(*shapes)
+    whole = np.empty((len(values), *(1,) * (rank - len(shape)), *shape))
+    for i, value in enumerate(values):
+        whole[i] = value
+    return whole

@@ -127,14 +127,6 @@ class Machine:
     hardware: Hardware
     calibration: Calibration
 
-    @property
-    def axes(self) -> int:
-        """Axes of the hardware's fields, where a what-if made arrays of them."""
-        fields = [self.hardware, self.hardware.scale_up, self.hardware.scale_out]
-        values = [*self.hardware.peak_flop_per_s.values(), *(v for f in fields for v in
-                                                             vars(f).values())]
-        return max((v.ndim for v in values if isinstance(v, np.ndarray)), default=0)
-
     def __call__(self, operator: str, **shape: Any) -> Call:
         return Call(self, operator, shape)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,8 @@ import numpy as np
 
 from costsim.kernels.calibration import Latency
 
+# What operators are called that are put together.
+KERNELS, NETWORK = "kernels", "collectives"
 RESOURCES = ("compute", "memory", "network", "host")
 # Errors of two operators of one calibration are taken as half correlated: they share clocks,
 # power limits and software, but not their kernels.
@@ -27,7 +29,8 @@ class Tally:
         error: seconds times log error, by operator.
         flop, memory_bytes, network_bytes: work per accelerator.
         calls: kernels started.
-        network: seconds by collective, a part of ``by_operator``.
+        network: names of collectives, a part of ``by_operator``.
+        alone: sums of the squared errors of operators that were put together (`brief`).
     """
 
     by_operator: dict[str, Any] = field(default_factory=dict)
@@ -38,6 +41,7 @@ class Tally:
     network_bytes: Any = 0.0
     calls: Any = 0.0
     network: set[str] = field(default_factory=set)
+    alone: dict[str, Any] = field(default_factory=dict)
 
     def add(self, names: Sequence[str], latency: Latency, weights: Any) -> None:
         """Add kernels of one kind.
@@ -53,8 +57,8 @@ class Tally:
         seconds, fixed = latency.seconds * weights, latency.fixed_s * weights
         errors = seconds * latency.log_error
         for i, name in enumerate(names):
-            self.by_operator[name] = self.by_operator.get(name, 0.0) + seconds[i]
-            self.error[name] = self.error.get(name, 0.0) + errors[i]
+            _add(self.by_operator, name, seconds[i])
+            _add(self.error, name, errors[i])
         self._charge("host", fixed)
         busy = seconds - fixed
         if np.any(latency.network_s):
@@ -64,13 +68,14 @@ class Tally:
             computing = busy * (latency.compute_s > latency.memory_s)
             self._charge("compute", computing)
             self._charge("memory", busy - computing)
-        self.calls = self.calls + weights.sum(axis=0)
-        self.flop = self.flop + (latency.flop * weights).sum(axis=0)
-        self.memory_bytes = self.memory_bytes + (latency.memory_bytes * weights).sum(axis=0)
-        self.network_bytes = self.network_bytes + (latency.network_bytes * weights).sum(axis=0)
+        self.calls = self.calls + _summed(weights)
+        for field_name in ("flop", "memory_bytes", "network_bytes"):
+            work = getattr(latency, field_name)
+            if not (isinstance(work, float) and work == 0.0):
+                setattr(self, field_name, getattr(self, field_name) + _summed(work * weights))
 
     def _charge(self, resource: str, seconds: Any) -> None:
-        self.by_resource[resource] = self.by_resource[resource] + seconds.sum(axis=0)
+        self.by_resource[resource] = self.by_resource[resource] + _summed(seconds)
 
     def add_host(self, name: str, seconds: Any, log_error: float = HOST_LOG_ERROR) -> None:
         """Add host time that no kernel covers."""
@@ -89,8 +94,7 @@ class Tally:
         hidden = np.minimum(network * share, rest)
         kept = 1.0 - hidden / np.maximum(network, 1e-30)
         for name in self.network:
-            self.by_operator[name] = self.by_operator[name] * kept
-            self.error[name] = self.error[name] * kept
+            self._multiply(name, kept)
         # Launches of collectives stand under host: take the hidden time from both in proportion.
         wire = self.by_resource["network"]
         launches = np.maximum(network - wire, 0.0)
@@ -112,10 +116,15 @@ class Tally:
         kept = 1.0 - np.minimum(time * share, self.by_operator[behind]) / np.maximum(time, 1e-30)
         left = 1.0 - time * (1.0 - kept) / np.maximum(self.seconds, 1e-30)
         for name in found:
-            self.by_operator[name] = self.by_operator[name] * kept
-            self.error[name] = self.error[name] * kept
+            self._multiply(name, kept)
         for resource in RESOURCES:
             self.by_resource[resource] = self.by_resource[resource] * left
+
+    def _multiply(self, name: str, factor: Any) -> None:
+        self.by_operator[name] = self.by_operator[name] * factor
+        self.error[name] = self.error[name] * factor
+        if name in self.alone:
+            self.alone[name] = self.alone[name] * (factor * factor)
 
     def scale(self, factor: Any, besides: Sequence[str] = ()) -> None:
         """Multiply all times so far by a factor, which may be an array.
@@ -127,28 +136,46 @@ class Tally:
         before = self.seconds
         for name in self.by_operator:
             if name not in besides:
-                self.by_operator[name] = self.by_operator[name] * factor
-                self.error[name] = self.error[name] * factor
+                self._multiply(name, factor)
         whole = self.seconds / np.maximum(before, 1e-30) if besides else factor
         for name in self.by_resource:
             self.by_resource[name] = self.by_resource[name] * whole
 
-    def absorb(self, other: Tally, change: Callable[[Any], Any]) -> None:
+    def absorb(self, other: Tally, change: Callable[[list[Any]], list[Any]] = list) -> None:
         """Add another tally, operator by operator.
 
         Args:
             other: what to add.
-            change: what is done to each of its arrays first.
+            change: what is done to its arrays first.
         """
-        for mine, its in ((self.by_operator, other.by_operator), (self.error, other.error),
-                          (self.by_resource, other.by_resource)):
-            for name, value in its.items():
-                mine[name] = mine.get(name, 0.0) + change(value)
+        groups = [(self.by_operator, other.by_operator), (self.error, other.error),
+                  (self.alone, other.alone), (self.by_resource, other.by_resource)]
+        work = ("flop", "memory_bytes", "network_bytes", "calls")
+        values = [v for _, its in groups for v in its.values()]
+        changed = iter(change([*values, *(getattr(other, name) for name in work)]))
+        for mine, its in groups:
+            for name in its:
+                _add(mine, name, next(changed))
+        for name in work:
+            setattr(self, name, getattr(self, name) + next(changed))
         self.network |= other.network
-        self.flop = self.flop + change(other.flop)
-        self.memory_bytes = self.memory_bytes + change(other.memory_bytes)
-        self.network_bytes = self.network_bytes + change(other.network_bytes)
-        self.calls = self.calls + change(other.calls)
+
+    def brief(self, apart: Collection[str]) -> None:
+        """Put operators together whose breakdown nobody asks for.
+
+        Args:
+            apart: names of those that stay, since they are treated in another way than the rest.
+        """
+        rest = [name for name in self.by_operator if name not in apart]
+        if not rest:
+            return
+        together = NETWORK if self.network else KERNELS
+        errors = [self.error.pop(name) for name in rest]
+        self.by_operator[together] = sum(self.by_operator.pop(name) for name in rest)
+        self.error[together] = sum(errors)
+        self.alone[together] = sum(error * error for error in errors)
+        if self.network:
+            self.network = (self.network & set(apart)) | {NETWORK}
 
     def merge(self, name: str, other: Tally) -> None:
         """Add another tally as one operator of this one."""
@@ -170,9 +197,19 @@ class Tally:
     def log_error(self) -> Any:
         """Standard deviation of log(actual / predicted) of the sum."""
         together = total(self.error)
-        alone = total({k: v * v for k, v in self.error.items()})
+        alone = total({k: self.alone[k] if k in self.alone else v * v
+                       for k, v in self.error.items()})
         variance = ERROR_CORRELATION * together**2 + (1.0 - ERROR_CORRELATION) * alone
         return np.sqrt(variance) / np.maximum(self.seconds, 1e-30)
+
+
+def _add(sums: dict[str, Any], name: str, value: Any) -> None:
+    sums[name] = sums[name] + value if name in sums else value
+
+
+def _summed(values: Any) -> Any:
+    """Return the sum over the first axis, the kernels'."""
+    return values[0] if len(values) == 1 else values.sum(axis=0)
 
 
 def total(parts: Mapping[str, Any]) -> Any:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from costsim.hardware.loader import load_hardware
 from costsim.kernels.calibration import Calibration
-from costsim.ops.alike import Fold, distinct
+from costsim.ops.alike import Alike, Fold, distinct
 from costsim.ops.queue import Queue
 from costsim.ops.shape import Machine
 from costsim.ops.tally import Tally
@@ -22,7 +22,7 @@ def one_by_one(queue: Queue) -> Tally:
     whole = Tally()
     for entry in queue.entries:
         alone = Queue([entry]).price()
-        whole.absorb(alone, lambda value: value)
+        whole.absorb(alone)
     return whole
 
 
@@ -62,24 +62,27 @@ def test_a_fold_gives_every_element_its_own_value(rows: list[int], data: st.Data
         assert np.ptp(of) == 0 and np.ptp(tokens) == 0
         return
     for value in (tokens, of, tokens * of):
-        whole = np.broadcast_to(fold.unfolded(fold.folded(value)), of.shape)
+        whole = np.broadcast_to(*fold.unfolded([fold.folded(value)]), of.shape)
         assert np.array_equal(whole, value)
     assert len(np.unique(fold.kind)) == len(np.unique([of, tokens], axis=1).T)
-    assert fold.folded("word") == "word" and fold.unfolded(0.0) == 0.0
+    assert fold.folded("word") == "word" and fold.unfolded([0.0]) == [0.0]
     if len(fold.first) > 1:
         assert fold.folded(of).shape[1] == 1, "rows of the table share what they are sorted by"
     kept = np.arange(len(fold.first)) % 2 == 0
     part: Fold = fold.of_rows(kept)
     whole = np.where(kept[fold.kind // fold.first.shape[1]], tokens, 0.0)
-    assert np.array_equal(np.broadcast_to(part.unfolded(part.folded(tokens)), of.shape), whole)
+    assert np.array_equal(np.broadcast_to(*part.unfolded([part.folded(tokens)]), of.shape), whole)
 
 
-def test_a_fold_within_another_has_the_elements_of_both() -> None:
+def test_parts_of_a_step_are_folded_within_it() -> None:
     a, b = np.repeat([1.0, 2.0], 50), np.tile([1.0, 2.0, 3.0, 4.0], 25)
-    outer = distinct([a, b])
-    assert outer is not None and outer.first.size == 8
-    inner = distinct([b.take(outer.first[0])])
-    assert inner is not None
-    both = inner.within(outer)
-    assert both.first.size == 4
-    assert np.array_equal(both.unfolded(both.folded(b)), b)
+    alike = Alike(100, {"step": lambda: ([a], [b]), "tokens": lambda: ([3.0], [b]),
+                        "prompts": lambda: ([], [7.0])})
+    step, tokens = alike.fold("step"), alike.within_step("tokens")
+    assert step is not None and tokens is not None
+    assert step.first.shape == (2, 4) and tokens.first.size == 4
+    inner = tokens.unfolded([tokens.folded(b)])
+    assert np.array_equal(step.unfolded(inner)[0], b)
+    everything = alike.within_step("prompts")
+    assert everything is not None and alike.fold("prompts") is None
+    assert np.array_equal(step.unfolded(everything.unfolded([everything.folded(b)]))[0], b)
