@@ -150,10 +150,10 @@ class Calibration:
         surface = self.surfaces[key]
         if not mismatch:
             return surface, self.widening
-        own, stand_in = surface.efficiency.log_error, 0.0
+        own, apart = WIDENING_OTHER_TYPE * self.widening, 0.0
         if operator in ("gemm", "moe"):
-            stand_in = STAND_IN_LOG_ERROR / own
-        return surface, float(np.hypot(WIDENING_OTHER_TYPE, stand_in)) * self.widening
+            apart = STAND_IN_LOG_ERROR / surface.efficiency.log_error
+        return surface, float(np.hypot(own, apart))
 
     def latency(self, operator: str, hardware: Hardware, **shape: Any) -> Latency:
         """Return the time of a kernel; shapes as in the architecture page, all broadcasting.
