@@ -10,7 +10,7 @@ import numpy as np
 from costsim.kernels.work import Work
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Latency:
     """Predicted time of one kernel, with each limit alone.
 
