@@ -26,11 +26,12 @@ from costsim.kernels.efficiency import (
     roofline_latency,
 )
 from costsim.kernels.operators import (
-    FEATURES,
     ONE_ROW,
+    STEADY,
     WINDOWED,
     completed,
     fastest_rate_key,
+    features,
     operator_work,
     rate_key,
     variant,
@@ -183,7 +184,7 @@ class Calibration:
     ) -> Latency:
         surface, wider = self.surface(operator, kernel)
         found = roofline_latency(
-            work_on(operator, shape, hardware.kind, surface.efficiency.unskipped),
+            work_on(operator, shape, hardware.kind, surface.efficiency),
             hardware.peak(rate_key(operator, shape)),
             hardware.memory_bandwidth_bytes_per_s, hardware.compute_units, surface.efficiency)
         return corrected(found, surface, operator, shape, wider)
@@ -234,7 +235,8 @@ def corrected(
     error: Any = found.log_error * wider
     if surface.correction is None:
         return replace(found, log_error=error)
-    value, outside = surface.correction.at(FEATURES[operator](shape))
+    value, outside = surface.correction.at(
+        features(operator, shape, surface.efficiency), STEADY.get(operator, ()))
     factor = np.exp(value)
     if np.any(outside):
         error = error * (1.0 + WIDENING_PER_OCTAVE * outside)

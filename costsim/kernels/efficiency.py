@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from costsim.kernels.work import Work
+from costsim.kernels.work import TILE_ROWS, Work
 
 
 @dataclass(slots=True)
@@ -45,6 +45,8 @@ class Efficiency:
         ridge: exponent p of the smooth maximum (t_c^p + t_m^p)^(1/p).
         log_error: standard deviation of log(actual / predicted).
         unskipped: share of the work that a sliding window hides and the kernel does all the same.
+        padding: share of the work in a GEMM's missing rows of the last tile that is done.
+        tile_rows: rows of a GEMM's tiles.
     """
 
     compute: float = 0.70
@@ -54,6 +56,8 @@ class Efficiency:
     ridge: float = 3.0
     log_error: float = 0.35
     unskipped: float = 0.0
+    padding: float = 1.0
+    tile_rows: float = TILE_ROWS
 
 
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")

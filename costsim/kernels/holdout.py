@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from costsim.hardware.accelerator import Hardware
 from costsim.kernels.calibration import Calibration
-from costsim.kernels.efficiency import COLLECTIVES
+from costsim.kernels.efficiency import COLLECTIVES, Efficiency
 from costsim.kernels.surface_fit import (
     FEWEST,
     Kernel,
-    features,
+    features_of,
     fit_surface,
     log_errors,
     predict,
@@ -164,8 +164,8 @@ SLOPE_OVER = 0.5 * np.log(2.0)
 def _nearest(kept: Kernel, held: Kernel) -> Array:
     from scipy.spatial import cKDTree
 
-    tree = cKDTree(np.stack(features(kept), axis=1))
-    nearest = tree.query(np.stack(features(held), axis=1))[1]
+    tree = cKDTree(np.stack(features_of(kept, Efficiency()), axis=1))
+    nearest = tree.query(np.stack(features_of(held, Efficiency()), axis=1))[1]
     return np.asarray(np.log(kept.latency_s[nearest]))
 
 
