@@ -137,6 +137,10 @@ class Calibration:
             self._found[operator, kernel] = found
         return found
 
+    def has(self, operator: str, kernel: str) -> bool:
+        """Return whether a kernel was measured on the accelerator itself, by whatever engine."""
+        return self.widening == 1.0 and any(key[:2] == (operator, kernel) for key in self.surfaces)
+
     def _nearest(self, operator: str, kernel: str) -> tuple[Surface, float]:
         order, row = (self.engine, "", *ENGINE_ORDER), kernel.endswith(ONE_ROW)
         ranked = sorted(
@@ -144,9 +148,10 @@ class Calibration:
              order.index(key[2]) if key[2] in order else len(order), key)
             for key in self.surfaces if key[0] == operator and key[1].endswith(ONE_ROW) == row)
         mismatch, _, key = ranked[0] if ranked else (UNRELATED, 0, ("", "", ""))
-        if mismatch >= UNRELATED or (self.rest is not None and mismatch >= OTHER_RATE):
-            if self.rest is not None:
-                return self.rest.for_engine(self.engine).surface(operator, kernel)
+        if self.rest is not None and (mismatch >= OTHER_RATE or (mismatch and self.rest.has(
+                operator, kernel))):
+            return self.rest.for_engine(self.engine).surface(operator, kernel)
+        if mismatch >= UNRELATED:
             return Surface(GENERIC[operator]), 1.0
         surface = self.surfaces[key]
         if not mismatch:

@@ -106,8 +106,7 @@ def read_aiter(
         text = read_text(path)
         operator = kind_of(text.split("\n", 1)[0])
         rows: list[Row] = list(csv.DictReader(io.StringIO(text)))
-        seen |= {f"{r.get('gfx') or r.get('arch') or '?'} with {r.get('cu_num', '?')} units"
-                 for r in rows}
+        seen |= {_device(r) for r in rows}
         ours = [r for r in rows if _is_of(path, r, hardware)]
         believed = _believed(path, list(_READERS[operator](path, ours)))
         found.setdefault(operator, []).extend(believed)
@@ -115,9 +114,14 @@ def read_aiter(
               for table in without_glitches(_table(operator, rows, version), hardware)]
     if not tables:
         raise InputError(f"AITER's tables hold no row of {hardware.name} "
-                         f"({hardware.compute_units:g} compute units); they hold "
-                         f"{', '.join(sorted(seen)) or 'nothing'}")
+                         f"({hardware.compute_units:g} compute units), but "
+                         f"those of {', '.join(sorted(seen)) or 'nothing'}")
     return tables
+
+
+def _device(row: Row) -> str:
+    """Return what a row says about its device, such as ``gfx942 304``."""
+    return " ".join(x for x in (row.get("gfx") or row.get("arch"), row.get("cu_num")) if x)
 
 
 def _table(operator: str, rows: Rows, version: str) -> KernelTable:
