@@ -53,7 +53,8 @@ def sweep(points: int, rows: int = 64) -> tuple[float, float, int, list[list[Ope
     started, worked, done = time.perf_counter(), time.process_time(), []
     for deployment in ready:
         done.append([
-            operating_point(deployment, batches[i : i + rows][:, None], contexts[None, :], OSL)
+            operating_point(deployment, batches[i : i + rows][:, None], contexts[None, :], OSL,
+                            detailed=False)
             for i in range(0, len(batches), rows)
         ])
     spent, busy = time.perf_counter() - started, time.process_time() - worked

@@ -14,6 +14,7 @@ token budget queue for the next one like customers of an M/D/1 queue.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -59,10 +60,8 @@ class StepCurve:
 
     def decode(self, requests: Any) -> Any:
         """Return the decode step at a number of requests, linear between the knots."""
-        knots, times = self.requests, self.decode_s
-        result = times[0]
-        for i in range(1, len(knots)):
-            slope = (times[i] - times[i - 1]) / np.maximum(knots[i] - knots[i - 1], 1e-12)
+        knots, result = self.requests, self.decode_s[0]
+        for i, slope in enumerate(self._decode_slopes, 1):
             beyond = np.minimum(requests, knots[i]) if i < len(knots) - 1 else requests
             result = result + slope * np.maximum(beyond - knots[i - 1], 0.0)
         return result
@@ -74,10 +73,19 @@ class StepCurve:
 
     def prompts(self, tokens: Any) -> Any:
         """Return what a step's prompt tokens add to it, linear between the two chunks known."""
+        return self.first_s + self._prompt_slope * (tokens - self.first_tokens)
+
+    @cached_property
+    def _decode_slopes(self) -> list[Any]:
+        knots, times = self.requests, self.decode_s
+        return [(times[i] - times[i - 1]) / np.maximum(knots[i] - knots[i - 1], 1e-12)
+                for i in range(1, len(knots))]
+
+    @cached_property
+    def _prompt_slope(self) -> Any:
         span = np.maximum(self.full_tokens - self.first_tokens, 1e-12)
-        slope = np.where(self.full_tokens > self.first_tokens * 1.0001,
-                         (self.full_s - self.first_s) / span, self.first_s / self.first_tokens)
-        return self.first_s + slope * (tokens - self.first_tokens)
+        return np.where(self.full_tokens > self.first_tokens * 1.0001,
+                        (self.full_s - self.first_s) / span, self.first_s / self.first_tokens)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 ``costsim calibrate --from CLONE --system mi300x``: tuned kernels from AITER's tables, of its
 present commit and of those that `build_aiter.toml` names, and single published measurements of what
-they do not hold (`published_kernels.csv`). All other kernels are borrowed from a relative.
+they do not hold (`published_kernels.csv`), of which few make no fit: they tell what share of the
+peak a relative's kernel reaches here. All other kernels are borrowed from the relative as they are.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import datetime
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,17 +21,26 @@ import numpy as np
 from costsim.errors import InputError, unknown_name
 from costsim.hardware.accelerator import Hardware
 from costsim.hardware.loader import load_hardware
-from costsim.kernels.calibration import Calibration, Key, Surface, ideal_times
+from costsim.kernels.calibration import (
+    WIDENING_BORROWED,
+    Calibration,
+    Key,
+    Surface,
+    ideal_times,
+)
 from costsim.kernels.fit import fit_with_error, reference_rates
 from costsim.kernels.plausible import check_on
 from costsim.kernels.readers.aiter import aiter_files, read_aiter
-from costsim.kernels.store import write_calibration
-from costsim.kernels.surface_fit import FEWEST, Kernel, kernels
+from costsim.kernels.store import load_calibration, write_calibration
+from costsim.kernels.surface_fit import FEWEST, Kernel, enough_for, kernels, log_errors
 from costsim.kernels.table import KernelTable, read_csv
 from costsim.loading import read_toml
 
 RECIPE = Path(__file__).with_suffix(".toml")
 PUBLISHED = Path(__file__).parent / "published_kernels.csv"
+
+# Newton's steps towards the share of the peak: rows that arithmetic limits need one or two.
+PASSES = 6
 
 Progress = Callable[[str, int, int], None]
 
@@ -60,20 +71,21 @@ def build(
         older = _older(clone, recipe["older"], Path(folder))
         tables = [*read_aiter([*files, *older], hardware, commit), *published(hardware)]
     found = [k for t in tables for k in kernels(check_on(t, hardware))]
-    usable = [k for k in found if len(k.latency_s) >= FEWEST and spans_both(k, hardware)]
+    lent = load_calibration(recipe["others_from"][system])
     surfaces: dict[Key, Surface] = {}
-    for number, kernel in enumerate(usable):
+    for number, kernel in enumerate(found):
         if progress:
-            progress(f"{kernel.operator} {kernel.variant}", number, len(usable))
-        key = (kernel.operator, kernel.variant, kernel.engine)
-        surfaces[key] = fit_with_error(kernel, hardware, blocks=True)
+            progress(f"{kernel.operator} {kernel.variant}", number, len(found))
+        surface = _surface(kernel, hardware, lent)
+        if surface is not None:
+            surfaces[_key(kernel)] = surface
     about: dict[str, Any] = {
         **reference_rates(hardware), "made": datetime.date.today().isoformat(),
         "command": f"costsim calibrate --from CLONE --system {system}",
         "source": f"ROCm/aiter (MIT) @{commit}, tuned-kernel tables; older tables of "
                   + ", ".join(f"@{each['commit'][:8]}" for each in recipe["older"]),
         "published": sorted({t.source for t in published(hardware)}),
-        "left_out": [f"{k.operator} {k.variant} {k.engine}" for k in found if k not in usable],
+        "left_out": [" ".join(_key(k)) for k in found if _key(k) not in surfaces],
         "others_from": recipe["others_from"][system]}
     result = Calibration(system, f"calibrated: {system} from AITER's tuned kernels", surfaces,
                          about=about)
@@ -109,12 +121,44 @@ def published(hardware: Hardware) -> list[KernelTable]:
     return [t for t in read_csv(PUBLISHED) if t.device == hardware.title]
 
 
-def spans_both(kernel: Kernel, hardware: Hardware) -> bool:
-    """Return whether a GEMM's rows reach both of its limits, arithmetic and memory.
+def _key(kernel: Kernel) -> Key:
+    return kernel.operator, kernel.variant, kernel.engine
 
-    A table of decode shapes alone would leave the fit to guess what a prefill reaches.
+
+def _surface(kernel: Kernel, hardware: Hardware, lent: Calibration) -> Surface | None:
+    """Return the fit of a kernel, a relative's put right by its rows, or None: rows of no use.
+
+    Rows of which arithmetic limits nearly all would leave the fit to guess what memory and launches
+    cost, and decodes alone what a prefill reaches.
     """
-    if kernel.operator != "gemm":
-        return True
-    compute, memory, _ = ideal_times(kernel.operator, hardware, kernel.shape)
-    return bool(np.any(compute > memory) and np.any(memory > compute))
+    if kernel.operator in ("gemm", "attention_prefill"):
+        compute, memory, _ = ideal_times(kernel.operator, hardware, kernel.shape)
+        arithmetic = np.flatnonzero(compute > memory)
+        if len(compute) - len(arithmetic) < FEWEST and len(arithmetic):
+            return put_right(kernel.select(arithmetic), hardware, lent)
+        if len(arithmetic) < FEWEST:
+            return None
+    return fit_with_error(kernel, hardware, blocks=True) if len(
+        kernel.latency_s) >= FEWEST else None
+
+
+def put_right(kernel: Kernel, hardware: Hardware, lent: Calibration) -> Surface:
+    """Return a relative's surface at the share of the peak that a few rows reach.
+
+    Args:
+        kernel: rows that arithmetic limits.
+        hardware: they were measured on.
+        lent: the relative's calibration; launches, bandwidth and correction stay as they are there.
+    """
+    surface, wider = lent.surface(kernel.operator, kernel.variant)
+    error = surface.efficiency.log_error * wider * WIDENING_BORROWED
+    for _ in range(PASSES):
+        share = surface.efficiency.compute * np.exp(
+            -np.median(log_errors(surface, kernel, hardware)))
+        surface = replace(surface, efficiency=replace(surface.efficiency, compute=float(share)))
+    missed = log_errors(surface, kernel, hardware)
+    error = max(error, enough_for(missed))
+    about = {"version": kernel.table.version, "put_right": {
+        "from": lent.name, "rows": len(missed), "share_of_peak": float(f"{share:.3g}")}}
+    return Surface(replace(surface.efficiency, log_error=error), surface.correction, len(missed),
+                   about)

@@ -7,14 +7,16 @@ every `FADE_OCTAVES` of distance, so that far from measurements the physics alon
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from costsim.kernels.filling import filled
 
 Array = NDArray[np.float64]
 
@@ -26,27 +28,38 @@ class Correction:
     """Grid of corrections.
 
     Args:
-        axes: log2 positions of the nodes, ascending, one array for each feature.
-        values: log corrections, one dimension for each axis.
+        axes: log2 positions of the nodes, ascending, one array for each feature; an empty one where
+            the correction does not depend on the feature.
+        values: log corrections, one dimension for each axis; NaN where nothing was measured.
     """
 
     axes: tuple[Array, ...]
     values: Array
 
-    def at(self, features: Sequence[Any]) -> tuple[Any, Any]:
+    @cached_property
+    def grid(self) -> Array:
+        """The values, with those not measured filled in from their neighbours."""
+        return filled(self.values)
+
+    def at(self, features: Sequence[Any], steady: Collection[int] = ()) -> tuple[Any, Any]:
         """Return the correction and the distance outside the grid [octaves].
 
         Args:
             features: log2 features, broadcastable; features of size one cost next to nothing.
+            steady: features beyond whose range the correction keeps its value.
         """
-        grid, waiting, axis = self.values, [], 0
+        grid, waiting, axis = self.grid, [], 0
         outside: Any = 0.0
         fading: Any = 0.0
-        for nodes, feature in zip(self.axes, features, strict=True):
+        for number, (nodes, feature) in enumerate(zip(self.axes, features, strict=True)):
+            if len(nodes) == 0:
+                grid = _contract(grid, axis, 0, 0.0)
+                continue
             low, share, distance = locate(nodes, feature)
             outside = outside + distance
             # Along an axis measured at one place only nothing says that the correction fades.
-            fading = fading + (distance if len(nodes) > 1 else 0.0)
+            if len(nodes) > 1 and number not in steady:
+                fading = fading + distance
             if low.size == 1:
                 i, f = int(low.reshape(-1)[0]), float(share.reshape(-1)[0])
                 grid = _contract(grid, axis, i, f)

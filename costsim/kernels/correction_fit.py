@@ -6,14 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from costsim.kernels.correction import Array, Correction, ends, locate
 
 
 def nodes_for(feature: Array, most: int) -> Array:
-    """Return at most ``most`` nodes: measured positions, as evenly spread in log2 as they allow."""
+    """Return at most ``most`` nodes: measured positions, as evenly spread in log2 as they allow.
+
+    None at all is for a feature that the correction does not depend on.
+    """
     values = np.unique(np.round(feature, 9))
+    if most == 0:
+        return np.zeros(0)
     if len(values) <= most:
         return values
     targets = np.linspace(values[0], values[-1], most)
@@ -28,7 +32,7 @@ def fit_correction(
     """Fit a grid to residuals by robust, smoothed least squares.
 
     Minimises Σ w (A g − r)² + stiffness² Σ (second differences)² + pull² Σ g², with Cauchy weights
-    w renewed each pass. The pull is what makes nodes without measurements fall back to zero.
+    w renewed each pass. Nodes without measurements are left open.
 
     Args:
         features: log2 features of the rows (one array each).
@@ -39,7 +43,8 @@ def fit_correction(
     """
     axes = tuple(nodes_for(f, n) for f, n in zip(features, nodes, strict=True))
     matrix = _interpolation_matrix(axes, features)
-    smooth = _penalties(tuple(len(a) for a in axes), stiffness, pull)
+    shape = tuple(max(len(a), 1) for a in axes)
+    smooth = _penalties(shape, stiffness, pull)
     penalty = (smooth.T @ smooth).tocsr()
     weight, solution = np.ones(len(residual)), np.zeros(matrix.shape[1])
     for _ in range(passes):
@@ -47,53 +52,12 @@ def fit_correction(
         error = residual - matrix @ solution
         spread = max(1.4826 * float(np.median(np.abs(error))), 0.01)
         weight = 1.0 / (1.0 + (error / (2.0 * spread)) ** 2)
-    shape = tuple(len(a) for a in axes)
     reached = np.asarray(matrix.sum(axis=0)).reshape(shape) > UNREACHED
-    return Correction(axes, _carried(solution.reshape(shape), reached))
+    return Correction(axes, np.where(reached, solution.reshape(shape), np.nan))
 
 
 # A node with less weight of measurements than this is not measured.
 UNREACHED = 1e-3
-
-
-def _carried(values: Array, reached: NDArray[np.bool_]) -> Array:
-    """Return the values with unmeasured nodes taken from measured ones near them.
-
-    A node right between two measured ones takes their mean, over all axes on which it lies so;
-    else what a line between the next measured ones on the first axis says; else the nearest one
-    on the first axis; else zero. Far from measurements this is simpler than what smoothing makes
-    up, and it packs into next to nothing.
-    """
-    total, weight = np.zeros(values.shape), np.zeros(values.shape)
-    for axis, length in enumerate(values.shape):
-        if length > 2:
-            line, gap = _line(values, reached, axis)
-            total += np.where(gap == 2, line, 0.0)
-            weight += gap == 2
-    first, _ = _line(values, reached, 0)
-    filled = np.where(weight > 0, total / np.maximum(weight, 1.0), first)
-    return np.where(reached, values, filled)
-
-
-def _line(values: Array, reached: NDArray[np.bool_], axis: int) -> tuple[Array, NDArray[np.intp]]:
-    """Return values on lines between measured nodes of an axis, and how many steps they span.
-
-    Beyond the outermost measured node its value is kept and the span is zero, as it is at
-    measured nodes.
-    """
-    grid, known = np.moveaxis(values, axis, 0), np.moveaxis(reached, axis, 0)
-    length = len(grid)
-    index = np.arange(length).reshape(-1, *[1] * (grid.ndim - 1))
-    before = np.maximum.accumulate(np.where(known, index, -1), axis=0)
-    after = np.minimum.accumulate(np.where(known, index, length)[::-1], axis=0)[::-1]
-    low, high = np.where(before < 0, after, before), np.where(after >= length, before, after)
-    none = (before < 0) & (after >= length)
-    low, high = (np.clip(end, 0, length - 1) for end in (low, high))
-    span = high - low
-    lower, upper = (np.take_along_axis(grid, end, axis=0) for end in (low, high))
-    found = lower + (upper - lower) * ((index - low) / np.maximum(span, 1))
-    return (np.moveaxis(np.where(none, 0.0, found), 0, axis),
-            np.moveaxis(np.where(none, 0, span), 0, axis))
 
 
 # Relative residual at which the iteration stops, and its longest run.
@@ -132,9 +96,11 @@ def _inner(a: Array, b: Array) -> float:
 def _interpolation_matrix(axes: Sequence[Array], features: Sequence[Array]) -> Any:
     from scipy.sparse import csr_matrix
 
-    rows, shape = len(features[0]), [len(a) for a in axes]
+    rows, shape = len(features[0]), [max(len(a), 1) for a in axes]
     index, weight = np.zeros((rows, 1), np.intp), np.ones((rows, 1))
     for a, (nodes, feature) in enumerate(zip(axes, features, strict=True)):
+        if len(nodes) == 0:
+            continue
         low, share, _ = locate(nodes, feature)
         stride = int(np.prod(shape[a + 1:]))
         pair = ends(low[:, None] * stride, share[:, None], stride, shape[a])

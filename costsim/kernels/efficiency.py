@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from costsim.kernels.work import Work
+from costsim.kernels.work import TILE_ROWS, Work
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Latency:
     """Predicted time of one kernel, with each limit alone.
 
@@ -45,6 +45,8 @@ class Efficiency:
         ridge: exponent p of the smooth maximum (t_c^p + t_m^p)^(1/p).
         log_error: standard deviation of log(actual / predicted).
         unskipped: share of the work that a sliding window hides and the kernel does all the same.
+        padding: share of the work in a GEMM's missing rows of the last tile that is done.
+        tile_rows: rows of a GEMM's tiles.
     """
 
     compute: float = 0.70
@@ -54,6 +56,8 @@ class Efficiency:
     ridge: float = 3.0
     log_error: float = 0.35
     unskipped: float = 0.0
+    padding: float = 1.0
+    tile_rows: float = TILE_ROWS
 
 
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
@@ -66,8 +70,6 @@ GENERIC: dict[str, Efficiency] = {
     "attention_decode": Efficiency(compute=0.35, memory=0.70, launch_s=6e-6),
     "mla_prefill": Efficiency(compute=0.50, memory=0.70, launch_s=6e-6),
     "mla_decode": Efficiency(compute=0.45, memory=0.70, launch_s=8e-6),
-    "dsa_prefill": Efficiency(compute=0.40, memory=0.60, launch_s=2e-5),
-    "dsa_decode": Efficiency(compute=0.40, memory=0.60, launch_s=2e-5),
     "linear_attention": Efficiency(compute=0.15, memory=0.60, launch_s=1e-5),
     "moe": Efficiency(compute=0.50, memory=0.70, launch_s=1.2e-5),
     "elementwise": Efficiency(memory=0.75, launch_s=2e-6),

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from costsim.hardware.accelerator import Hardware
 from costsim.kernels.calibration import Calibration
-from costsim.kernels.efficiency import COLLECTIVES
+from costsim.kernels.efficiency import COLLECTIVES, Efficiency
 from costsim.kernels.surface_fit import (
     FEWEST,
     Kernel,
-    features,
+    features_of,
     fit_surface,
     log_errors,
     predict,
@@ -59,9 +59,6 @@ BLOCKS: dict[str, tuple[Block, ...]] = {
                          Block("batch", 32, 64)),
     "mla_prefill": (Block("new_tokens", 1024, 2048), Block("new_tokens", 8192, np.inf)),
     "mla_decode": (Block("context", 1000, 5000), Block("context", 60000, np.inf),
-                   Block("batch", 32, 64)),
-    "dsa_prefill": (Block("new_tokens", 1024, 2048), Block("context", 16000, np.inf)),
-    "dsa_decode": (Block("context", 3000, 8192), Block("context", 60000, np.inf),
                    Block("batch", 32, 64)),
     "linear_attention": (Block("batch", 16, 64),),
     "moe": (Block("tokens", 128, 256), Block("tokens", 8192, np.inf)),
@@ -167,8 +164,8 @@ SLOPE_OVER = 0.5 * np.log(2.0)
 def _nearest(kept: Kernel, held: Kernel) -> Array:
     from scipy.spatial import cKDTree
 
-    tree = cKDTree(np.stack(features(kept), axis=1))
-    nearest = tree.query(np.stack(features(held), axis=1))[1]
+    tree = cKDTree(np.stack(features_of(kept, Efficiency()), axis=1))
+    nearest = tree.query(np.stack(features_of(held, Efficiency()), axis=1))[1]
     return np.asarray(np.log(kept.latency_s[nearest]))
 
 

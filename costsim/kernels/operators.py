@@ -13,8 +13,7 @@ import numpy as np
 
 from costsim.dtypes import rate_of
 from costsim.kernels import work
-from costsim.kernels.efficiency import COLLECTIVES
-from costsim.kernels.sparse_work import dsa_decode_work, dsa_prefill_work
+from costsim.kernels.efficiency import COLLECTIVES, Efficiency
 from costsim.kernels.work import Work
 
 Shape = Mapping[str, Any]
@@ -25,8 +24,6 @@ _WORK: dict[str, Callable[..., Work]] = {
     "attention_decode": work.attention_decode_work,
     "mla_prefill": work.mla_prefill_work,
     "mla_decode": work.mla_decode_work,
-    "dsa_prefill": dsa_prefill_work,
-    "dsa_decode": dsa_decode_work,
     "linear_attention": work.linear_attention_work,
     "moe": work.moe_work,
     "elementwise": work.elementwise_work,
@@ -46,7 +43,7 @@ def operator_work(operator: str, shape: Shape) -> Work:
     return _WORK[operator](**{k: v for k, v in shape.items() if k not in unused})
 
 
-def work_on(operator: str, shape: Shape, kind: str, unskipped: float = 0.0) -> Work:
+def work_on(operator: str, shape: Shape, kind: str, e: Efficiency | None = None) -> Work:
     """Return the work of a call as a kind of hardware sees it.
 
     Tiles of a hundred rows and whole waves of them are how GPUs and TPUs work; a core takes a few
@@ -55,9 +52,12 @@ def work_on(operator: str, shape: Shape, kind: str, unskipped: float = 0.0) -> W
     Args:
         operator, shape: of the call.
         kind: of the hardware.
-        unskipped: share of the work hidden by a sliding window that the kernel does all the same.
+        e: says what the kernel does beyond the useful work: under a window, in partly filled tiles.
     """
+    if operator == "gemm" and e is not None:
+        shape = {**shape, "tile_rows": e.tile_rows, "padding": e.padding}
     done = operator_work(operator, shape)
+    unskipped = 0.0 if e is None else e.unskipped
     if unskipped > 0.0 and np.max(shape.get("window", 0)) > 0:
         done = _with_hidden(done, operator_work(operator, {**shape, "window": 0.0}), unskipped)
     if kind != "cpu":
@@ -114,8 +114,6 @@ def variant(operator: str, shape: Shape) -> str:
     kv = "fp8" if kv == "fp8_block" else kv
     if operator in ("attention_prefill", "mla_prefill"):
         return f"{weights}:{kv}{_windowed(shape)}"
-    if operator in ("dsa_prefill", "dsa_decode"):
-        return kv
     if operator in ("attention_decode", "mla_decode"):
         return f"{kv}{_windowed(shape)}"
     if operator == "linear_attention":
@@ -149,11 +147,11 @@ def _log2(x: Any) -> Any:
     return np.log2(np.maximum(np.asarray(x, float), 1.0))
 
 
-def _gemm(s: Shape) -> tuple[Any, ...]:
-    # Many rows come in tiles: one row over costs a whole tile more.
+def _gemm(s: Shape, tile: float = work.TILE_ROWS, padding: float = 1.0) -> tuple[Any, ...]:
+    # Many rows come in tiles: one row over may cost a whole tile more.
     m = np.maximum(np.asarray(s["m"], float), 1.0)
-    filled = np.where(m > work.TILE_ROWS, np.ceil(m / work.TILE_ROWS) * work.TILE_ROWS, m)
-    return _log2(filled), _log2(s["n"]), _log2(s["k"]), np.log2(filled / m)
+    filled = np.where(m > tile, np.ceil(m / tile) * tile, m)
+    return _log2(m + padding * (filled - m)), _log2(s["n"]), _log2(s["k"]), np.log2(filled / m)
 
 
 def _hidden(whole: Any, seen: Any, window: Any) -> Any:
@@ -177,8 +175,10 @@ def _attention_decode(s: Shape) -> tuple[Any, ...]:
     seen = np.minimum(s["context"], np.where(window > 0, window, np.inf))
     group = np.asarray(s["heads"], float) / s["kv_heads"]
     hidden = _hidden(np.asarray(s["context"], float), seen, window)
+    # Little is left to read under a window, and how it spreads over the heads shows.
+    kv_heads = _log2(s["kv_heads"]) if np.max(window) > 0 else 0.0
     return (_log2(np.asarray(s["batch"], float) * s["kv_heads"]), _log2(seen), _log2(group),
-            _log2(s["head_dim"]), hidden)
+            _log2(s["head_dim"]), hidden, kv_heads)
 
 
 def _mla_prefill(s: Shape) -> tuple[Any, ...]:
@@ -190,19 +190,6 @@ def _mla_prefill(s: Shape) -> tuple[Any, ...]:
 
 def _mla_decode(s: Shape) -> tuple[Any, ...]:
     return _log2(s["batch"]), _log2(s["context"]), _log2(s["heads"])
-
-
-def _dsa_prefill(s: Shape) -> tuple[Any, ...]:
-    q = np.asarray(s["new_tokens"], float)
-    whole = q + s["context"]
-    # Prompts with tokens to pick run other kernels: an octave lies between, where nothing does.
-    length = _log2(whole) + (whole > np.asarray(s["topk"], float))
-    return (_log2(np.asarray(s["batch"], float) * q), length, _log2(s["heads"]),
-            _log2(s["index_heads"]))
-
-
-def _dsa_decode(s: Shape) -> tuple[Any, ...]:
-    return (_log2(s["batch"]), _log2(s["context"]), _log2(s["heads"]), _log2(s["index_heads"]))
 
 
 def _linear_attention(s: Shape) -> tuple[Any, ...]:
@@ -230,17 +217,29 @@ def _elementwise(s: Shape) -> tuple[Any, ...]:
 FEATURES: dict[str, Callable[[Shape], tuple[Any, ...]]] = {
     "gemm": _gemm, "attention_prefill": _attention_prefill,
     "attention_decode": _attention_decode, "mla_prefill": _mla_prefill,
-    "mla_decode": _mla_decode, "dsa_prefill": _dsa_prefill, "dsa_decode": _dsa_decode,
-    "linear_attention": _linear_attention, "moe": _moe,
+    "mla_decode": _mla_decode, "linear_attention": _linear_attention, "moe": _moe,
     "elementwise": _elementwise, **dict.fromkeys(COLLECTIVES, _collective),
 }
 
-# Most nodes of the correction on each feature, and stiffness of its smoothing.
-NODES: dict[str, tuple[int, ...]] = {
-    "gemm": (20, 14, 14, 2), "attention_prefill": (12, 10, 6, 6, 8),
-    "attention_decode": (15, 12, 8, 6, 6),
-    "mla_prefill": (18, 12, 8), "mla_decode": (12, 17, 8),
-    "dsa_prefill": (9, 10, 6, 3), "dsa_decode": (11, 12, 6, 3),
-    "linear_attention": (12, 14, 10),
-    "moe": (10, 7, 8, 6, 4), "elementwise": (20,), **dict.fromkeys(COLLECTIVES, (23, 6)),
+def features(operator: str, shape: Shape, e: Efficiency) -> tuple[Any, ...]:
+    """Return the log2 features of a call, as a kernel of these efficiencies sees it."""
+    if operator == "gemm":
+        return _gemm(shape, e.tile_rows, e.padding)
+    return FEATURES[operator](shape)
+
+
+# Most nodes of the correction on each feature; 0 where it does not depend on that feature. Of
+# several layouts each kernel takes the one that rows held out like best.
+Nodes = tuple[int, ...]
+NODES: dict[str, tuple[Nodes, ...]] = {
+    "gemm": ((20, 14, 14, 2),),
+    "attention_prefill": ((12, 10, 6, 6, 8), (12, 10, 6, 6, 0)),
+    "attention_decode": ((15, 12, 8, 6, 6, 0), (15, 12, 8, 6, 0, 5), (15, 12, 8, 6, 0, 0)),
+    "mla_prefill": ((18, 12, 8),), "mla_decode": ((12, 17, 8),),
+    "linear_attention": ((12, 14, 10),), "moe": ((10, 7, 8, 6, 4),), "elementwise": ((20,),),
+    **dict.fromkeys(COLLECTIVES, ((23, 6),)),
 }
+
+# Features beyond whose measured range a correction does not fade: a kernel that skips what a window
+# hides does not come to look like one that reads it.
+STEADY: dict[str, tuple[int, ...]] = {"attention_prefill": (4,), "attention_decode": (4,)}

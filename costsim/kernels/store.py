@@ -20,7 +20,7 @@ from costsim.kernels.packing import STEP, decode, encode
 from costsim.loading import read_json
 
 FOLDER = "hardware_profiles/calibrations"
-FORMAT = 4
+FORMAT = 5
 
 
 def shipped_calibrations() -> list[str]:
@@ -55,7 +55,7 @@ def _text(calibration: Calibration, coarseness: float) -> str:
     axes: dict[tuple[float, ...], int] = {}
     surfaces = [
         {"operator": key[0], "variant": key[1], "engine": key[2],
-         "efficiency": {k: float(f"{v:.5g}") for k, v in asdict(surface.efficiency).items()},
+         "efficiency": _unlike(asdict(surface.efficiency), asdict(Efficiency())),
          "correction": _packed(surface, coarseness, axes),
          "rows": surface.rows, "about": dict(surface.about)}
         for key, surface in sorted(calibration.surfaces.items())]
@@ -65,6 +65,11 @@ def _text(calibration: Calibration, coarseness: float) -> str:
                       indent=1)
     shared = ",\n".join(json.dumps(a, separators=(",", ":")) for a in axes)
     return f'{head[:-2]},\n "axes": [\n{shared}\n],\n "surfaces": [\n{lines}\n]}}\n'
+
+
+def _unlike(values: dict[str, float], usual: dict[str, float]) -> dict[str, float]:
+    """Return those values, rounded, that are not the usual ones."""
+    return {k: float(f"{v:.5g}") for k, v in values.items() if v != usual[k]}
 
 
 def _packed(

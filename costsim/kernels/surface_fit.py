@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,9 @@ from costsim.kernels.operators import (
     ONE_ROW,
     RECURRENT_TOKENS,
     WINDOWED,
+    Nodes,
     completed,
+    features,
     rate_key,
     variant,
     work_on,
@@ -118,41 +121,57 @@ def physics(kernel: Kernel, hardware: Hardware) -> Any:
     """Return a function from efficiencies to the physics' latency of a kernel's rows."""
     if kernel.operator in COLLECTIVES:
         return lambda e: inside_latency(kernel.operator, hardware, kernel.shape, e)
-    def done(unskipped: float) -> Work:
-        return work_on(kernel.operator, kernel.shape, hardware.kind, unskipped)
-
-    skipping = done(0.0)
     peak = hardware.peak(rate_key(kernel.operator, kernel.shape))
     bandwidth, units = hardware.memory_bandwidth_bytes_per_s, hardware.compute_units
+
+    @lru_cache(maxsize=1)
+    def done(*of: tuple[str, float]) -> Work:
+        return work_on(kernel.operator, kernel.shape, hardware.kind, Efficiency(**dict(of)))
+
     return lambda e: roofline_latency(
-        done(e.unskipped) if e.unskipped > 0.0 else skipping, peak, bandwidth, units, e)
+        done(*((n, getattr(e, n)) for n in _WORK_NAMES)), peak, bandwidth, units, e)
 
 
+# What is fitted: lowest and highest value; where it starts, if not as the generic kernel.
 _NAMES = ("compute", "memory", "half_bytes", "launch_s", "ridge")
-_LOW = np.log([0.01, 0.02, 1e3, 2e-7, 1.0])
-_HIGH = np.log([1.1, 1.5, 1e9, 1e-3, 8.0])
-# Kernels under a sliding window have one more: how much of what it hides they do all the same.
-_UNSKIPPED = "unskipped"
-_LEAST_UNSKIPPED, _FIRST_UNSKIPPED, _MOST_UNSKIPPED = np.log([1e-4, 0.05, 1.0])
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "compute": (0.01, 1.1), "memory": (0.02, 1.5), "half_bytes": (1e3, 1e9),
+    "launch_s": (2e-7, 1e-3), "ridge": (1.0, 8.0), "unskipped": (1e-7, 1.0),
+    "padding": (1e-3, 1.0)}
+_FIRST = {"unskipped": 0.05, "padding": 0.5}
+# Those of them that say how much work is done.
+_WORK_NAMES = ("unskipped", "padding", "tile_rows")
+# Tiles of a GEMM in rows, of which each kernel takes the one that its rows like best.
+TILES = (64.0, 128.0)
 
 
 def fit_efficiency(kernel: Kernel, hardware: Hardware, seed: int = 0) -> Efficiency:
     """Return the physical parameters that fit a kernel's rows best, robustly."""
+    few = kernel.select(_some(len(kernel.latency_s), PHYSICS_ROWS, seed))
+    # The fastest rows are nearly all launch.
+    launch = max(0.8 * float(np.quantile(few.latency_s, 0.01)), 3e-7)
+    start = replace(GENERIC[kernel.operator], launch_s=launch)
+    names: tuple[str, ...] = _NAMES
+    if kernel.operator == "gemm":
+        if hardware.kind == "cpu":
+            return _fitted(few, hardware, replace(start, tile_rows=1.0), names)[0]
+        found = [_fitted(few, hardware, replace(start, tile_rows=t), (*names, "padding"))
+                 for t in TILES]
+        return min(found, key=lambda f: f[1])[0]
+    if kernel.variant.endswith(WINDOWED):
+        names = (*names, "unskipped")
+    return _fitted(few, hardware, start, names)[0]
+
+
+def _fitted(
+    kernel: Kernel, hardware: Hardware, start: Efficiency, names: Sequence[str]
+) -> tuple[Efficiency, float]:
+    """Return the best values of some parameters, and the loss that is left."""
     from scipy.optimize import least_squares
 
-    few = kernel.select(_some(len(kernel.latency_s), PHYSICS_ROWS, seed))
-    seconds, target = physics(few, hardware), np.log(few.latency_s)
-    generic = GENERIC[kernel.operator]
-    # The fastest rows are nearly all launch.
-    launch = 0.8 * float(np.quantile(few.latency_s, 0.01))
-    start = replace(generic, launch_s=max(launch, 3e-7))
-    names: tuple[str, ...] = _NAMES
-    low, high = _LOW, _HIGH
-    x0 = np.clip(np.log([getattr(start, n) for n in names]), low + 1e-6, high - 1e-6)
-    if kernel.variant.endswith(WINDOWED):
-        names = (*names, _UNSKIPPED)
-        low, high = np.append(low, _LEAST_UNSKIPPED), np.append(high, _MOST_UNSKIPPED)
-        x0 = np.append(x0, _FIRST_UNSKIPPED)
+    seconds, target = physics(kernel, hardware), np.log(kernel.latency_s)
+    low, high = np.log([_BOUNDS[n] for n in names]).T
+    x0 = np.log([_FIRST.get(n, getattr(start, n)) for n in names])
 
     def efficiency(x: Array) -> Efficiency:
         return replace(start, **dict(zip(names, np.exp(x).tolist(), strict=True)))
@@ -160,9 +179,9 @@ def fit_efficiency(kernel: Kernel, hardware: Hardware, seed: int = 0) -> Efficie
     def residual(x: Array) -> Any:
         return np.log(seconds(efficiency(x)).seconds) - target
 
-    found = least_squares(residual, x0, bounds=(low, high), loss="soft_l1", f_scale=0.1,
-                          max_nfev=60)
-    return efficiency(found.x)
+    found = least_squares(residual, np.clip(x0, low + 1e-6, high - 1e-6), bounds=(low, high),
+                          loss="soft_l1", f_scale=0.1, max_nfev=60)
+    return efficiency(found.x), float(found.cost)
 
 
 def _some(rows: int, most: int, seed: int) -> Any:
@@ -171,11 +190,11 @@ def _some(rows: int, most: int, seed: int) -> Any:
     return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
 
 
-def features(kernel: Kernel) -> list[Array]:
+def features_of(kernel: Kernel, e: Efficiency) -> list[Array]:
     """Return the log2 features of a kernel's rows, one array each."""
     rows = len(kernel.latency_s)
     return [np.broadcast_to(np.asarray(f, float), rows)
-            for f in FEATURES[kernel.operator](kernel.shape)]
+            for f in features(kernel.operator, kernel.shape, e)]
 
 
 # Stiffness of the correction: the first for dense tables; small ones, whose noise a loose grid
@@ -191,20 +210,29 @@ def fit_surface(kernel: Kernel, hardware: Hardware) -> Surface:
     if rows < FEWEST_FOR_CORRECTION or kernel.operator not in FEATURES:
         return Surface(efficiency, None, rows)
     residual = np.log(kernel.latency_s / physics(kernel, hardware)(efficiency).seconds)
-    where, nodes = features(kernel), NODES[kernel.operator]
-    stiffness = STIFFNESS[0] if rows > DENSE else _best_stiffness(where, residual, nodes)
+    where = features_of(kernel, efficiency)
+    layouts = NODES[kernel.operator] if kernel.variant.endswith(WINDOWED) else (
+        NODES[kernel.operator][:1])
+    nodes = _best([(n, STIFFNESS[0]) for n in layouts], where, residual)[0]
+    stiff = STIFFNESS[:1] if rows > DENSE else STIFFNESS
+    nodes, stiffness = _best([(nodes, s) for s in stiff], where, residual)
     return Surface(efficiency, fit_correction(where, residual, nodes, stiffness), rows)
 
 
-def _best_stiffness(where: Sequence[Array], residual: Array, nodes: Sequence[int]) -> float:
+def _best(
+    choices: Sequence[tuple[Nodes, float]], where: Sequence[Array], residual: Array
+) -> tuple[Nodes, float]:
+    """Return the nodes and the stiffness that a quarter of the rows, held out, like best."""
+    if len(choices) == 1:
+        return choices[0]
     order = np.random.default_rng(5).permutation(len(residual))
     held, kept = order[: len(order) // 4], order[len(order) // 4:]
     missed = []
-    for stiffness in STIFFNESS:
-        grid = fit_correction([f[kept] for f in where], residual[kept], nodes, stiffness)
+    for nodes, stiffness in choices:
+        grid = fit_correction([f[kept] for f in where], residual[kept], nodes, stiffness, passes=2)
         value = grid.at([f[held] for f in where])[0]
         missed.append(float(np.mean(np.minimum(np.abs(residual[held] - value), 0.5))))
-    return STIFFNESS[int(np.argmin(missed))]
+    return choices[int(np.argmin(missed))]
 
 
 def predict(surface: Surface, kernel: Kernel, hardware: Hardware) -> Latency:

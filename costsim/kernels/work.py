@@ -35,32 +35,39 @@ class Work:
 TILE_ROWS, TILE_COLUMNS, SMALLEST_ROWS = 128.0, 128.0, 16.0
 
 
-def gemm_work(m: Any, n: Any, k: Any, dtype: str = "bf16", activation: str = "bf16") -> Work:
+def gemm_work(
+    m: Any, n: Any, k: Any, dtype: str = "bf16", activation: str = "bf16",
+    tile_rows: float = TILE_ROWS, padding: float = 1.0,
+) -> Work:
     """Return the work of (m×k)·(k×n): 2mnk FLOP; weights, inputs and outputs once.
 
     Args:
         m, n, k: rows of the input, columns of the weights, inner size.
         dtype: of the weights.
         activation: of the input; the output is written in at least two bytes.
+        tile_rows: of the output tiles that the work is cut into.
+        padding: share of the work in the last tile's missing rows that is done all the same.
     """
     m, n, k = (np.asarray(x, float) for x in (m, n, k))
     # What does not depend on m is put together first: it is small where m is a sweep.
     a = bytes_per_element(activation)
     moved = m * (a * k + max(a, 2.0) * n) + bytes_per_element(dtype) * n * k
-    columns, whole = np.ceil(n / TILE_COLUMNS), np.ceil(m / TILE_ROWS)
-    filled = _filled_rows(m, whole) * (2.0 * columns * TILE_COLUMNS * k)
+    columns, whole = np.ceil(n / TILE_COLUMNS), np.ceil(m / tile_rows)
+    filled = computed_rows(m, tile_rows, padding) * (2.0 * columns * TILE_COLUMNS * k)
     return Work(m * (2.0 * n * k), moved, whole * columns, filled)
 
 
-def _filled_rows(rows: Any, whole: Any) -> Any:
-    """Return the rows with the last tile filled up: of 128 rows, or of 16 for fewer than 128.
+def computed_rows(rows: Any, tile_rows: float = TILE_ROWS, padding: float = 1.0) -> Any:
+    """Return the rows that are computed: the last tile, or a part of it, is filled up.
 
     Args:
-        rows: of the input.
-        whole: tiles of 128 rows that they take.
+        rows: of the input; where they fill no tile they come in sixteens.
+        tile_rows: rows of a tile.
+        padding: share of the missing rows that is computed all the same.
     """
     few = np.ceil(rows / SMALLEST_ROWS) * SMALLEST_ROWS
-    return np.where(rows >= TILE_ROWS, whole * TILE_ROWS, few)
+    filled = np.where(rows >= tile_rows, np.ceil(rows / tile_rows) * tile_rows, few)
+    return filled if padding == 1.0 else rows + padding * (filled - rows)
 
 
 def attended_pairs(new_tokens: Any, context: Any, window: Any = 0) -> Any:
@@ -197,7 +204,7 @@ def moe_work(
     moved = touched * (expert * bytes_per_element(dtype)) + pairs * (
         hidden * (a + 2.0) + matrices * local * 2.0)
     tiles = touched * whole * np.ceil(local / TILE_COLUMNS)
-    filled = touched * _filled_rows(per_expert, whole) * (2.0 * expert)
+    filled = touched * computed_rows(per_expert) * (2.0 * expert)
     return Work(pairs * (2.0 * expert), moved, tiles, filled)
 
 

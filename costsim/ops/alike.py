@@ -62,16 +62,21 @@ class Fold:
         Args:
             values: arrays of the table's shape, flat or not, of one row or one column, or numbers.
         """
-        shape, found = self.first.shape, [np.asarray(value) for value in values]
-        found = [array.reshape(shape) if array.ndim == 1 else array for array in found]
-        large = [i for i, array in enumerate(found)
-                 if array.shape == shape or (array.ndim and (self.partial or array.size > 1))]
-        result = [array.reshape(-1)[0] for array in found]
+        shape, result = self.first.shape, list(values)
+        large = []
+        for i, value in enumerate(values):
+            if not isinstance(value, np.ndarray) or not value.ndim:
+                continue
+            if value.size == 1 and not self.partial:
+                result[i] = value.reshape(-1)[0]
+            else:
+                large.append(i)
         if not large:
             return result
         tables = np.zeros((len(large), self.first.size + self.partial))
         for table, i in zip(tables, large, strict=True):
-            table[: self.first.size].reshape(shape)[...] = found[i]
+            value = values[i].reshape(shape) if values[i].ndim == 1 else values[i]
+            table[: self.first.size].reshape(shape)[...] = value
         for i, whole in zip(large, tables.take(self.kind, axis=1), strict=True):
             result[i] = whole
         return result
@@ -90,10 +95,9 @@ def _kinds(columns: Sequence[NDArray[Any]]) -> tuple[NDArray[np.intp], NDArray[n
     for column in columns:
         ordered = column.take(order)
         new[1:] |= ordered[1:] != ordered[:-1]
-    starts = np.flatnonzero(new)
     kind = np.empty(len(order), np.intp)
-    kind[order] = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(order)))
-    return order.take(starts), kind
+    kind[order] = new.cumsum() - 1
+    return order[new], kind
 
 
 def distinct(columns: Sequence[Any], rows: Sequence[Any] = ()) -> Fold | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -155,7 +155,7 @@ def _price_kind(
         weights, *(s.values() for s in shapes)) for v in values))
     together = {name: _joined([s[name] for s in shapes], rank) for name in shapes[0]}
     weight, names = _joined(weights, rank, always=True), [e.name for e in entries]
-    latency = replace(first, shape=together, derived=None).latency
+    latency = first.latency_of(together)
     part = Tally()
     part.add(names, latency, weight)
     if apart is not None:

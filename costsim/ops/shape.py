@@ -131,7 +131,7 @@ class Machine:
         return Call(self, operator, shape)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Call:
     """One kernel on a machine.
 
@@ -155,9 +155,11 @@ class Call:
     @property
     def latency(self) -> Latency:
         """Its time."""
-        on = self.machine
-        shape = self.whole_shape(self.shape)
-        found = on.calibration.latency(self.operator, on.hardware, **shape)
+        return self.latency_of(self.whole_shape(self.shape))
+
+    def latency_of(self, shape: Mapping[str, Any]) -> Latency:
+        """Return the time of the same kernel with another, whole shape."""
+        found = self.machine.calibration.latency(self.operator, self.machine.hardware, **shape)
         if self.launched:
             return found
         return replace(found, seconds=found.seconds - found.fixed_s, fixed_s=0.0 * found.fixed_s)

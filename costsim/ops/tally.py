@@ -13,6 +13,8 @@ from costsim.kernels.calibration import Latency
 # What operators are called that are put together.
 KERNELS, NETWORK = "kernels", "collectives"
 RESOURCES = ("compute", "memory", "network", "host")
+# Fields of `Tally` that are sums of work.
+_WORK = ("flop", "memory_bytes", "network_bytes", "calls")
 # Errors of two operators of one calibration are taken as half correlated: they share clocks,
 # power limits and software, but not their kernels.
 ERROR_CORRELATION = 0.5
@@ -69,10 +71,10 @@ class Tally:
             self._charge("compute", computing)
             self._charge("memory", busy - computing)
         self.calls = self.calls + _summed(weights)
-        for field_name in ("flop", "memory_bytes", "network_bytes"):
-            work = getattr(latency, field_name)
+        for name in _WORK[:3]:
+            work = getattr(latency, name)
             if not (isinstance(work, float) and work == 0.0):
-                setattr(self, field_name, getattr(self, field_name) + _summed(work * weights))
+                _add(vars(self), name, _summed(work * weights))
 
     def _charge(self, resource: str, seconds: Any) -> None:
         self.by_resource[resource] = self.by_resource[resource] + _summed(seconds)
@@ -148,16 +150,14 @@ class Tally:
             other: what to add.
             change: what is done to its arrays first.
         """
-        groups = [(self.by_operator, other.by_operator), (self.error, other.error),
-                  (self.alone, other.alone), (self.by_resource, other.by_resource)]
-        work = ("flop", "memory_bytes", "network_bytes", "calls")
-        values = [v for _, its in groups for v in its.values()]
-        changed = iter(change([*values, *(getattr(other, name) for name in work)]))
-        for mine, its in groups:
-            for name in its:
-                _add(mine, name, next(changed))
-        for name in work:
-            setattr(self, name, getattr(self, name) + next(changed))
+        sums = [(mine, name, value) for mine, its in (
+            (self.by_operator, other.by_operator), (self.error, other.error),
+            (self.alone, other.alone), (self.by_resource, other.by_resource),
+            (vars(self), {name: vars(other)[name] for name in _WORK}))
+            for name, value in its.items() if not (isinstance(value, float) and value == 0.0)]
+        changed = change([value for _, _, value in sums])
+        for (mine, name, _), value in zip(sums, changed, strict=True):
+            _add(mine, name, value)
         self.network |= other.network
 
     def brief(self, apart: Collection[str]) -> None:

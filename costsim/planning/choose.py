@@ -57,7 +57,7 @@ def choose(
     columns = Layout(grid.tp[:, None], grid.pp[:, None], grid.ep[:, None], grid.dp[:, None])
     # A replica needs at least one request per attention group and stage to keep all busy.
     point = operating_point(deployment.with_changes(layout=columns), batch=BATCHES[None, :],
-                            isl=isl, osl=osl)
+                            isl=isl, osl=osl, detailed=False)
     fits = np.asarray(point.fits)
     if not fits.any():
         raise DoesNotFitError(
@@ -79,7 +79,7 @@ def best_batch(
 ) -> Choice:
     """Return the batch with most requests per second within the targets; the layout stays."""
     target = target or Target()
-    point = operating_point(deployment, batch=BATCHES, isl=isl, osl=osl)
+    point = operating_point(deployment, batch=BATCHES, isl=isl, osl=osl, detailed=False)
     fits = np.asarray(point.fits)
     if not fits.any():
         check_fits(deployment, int(isl + osl))

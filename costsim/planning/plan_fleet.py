@@ -137,7 +137,7 @@ def _capacity(candidate: Candidate, other: Demand, target: Target) -> float:
     plain = candidate.deployment
     settings = replace(plain.settings, prefix_hit_share=other.prefix_hit_share)
     point = operating_point(plain.with_changes(settings=settings), batch=BATCHES, isl=other.isl,
-                            osl=other.osl)  # fmt: skip
+                            osl=other.osl, detailed=False)  # fmt: skip
     good = np.flatnonzero(np.asarray(point.fits) & np.asarray(target.met(point)))
     if not len(good):
         return 0.0

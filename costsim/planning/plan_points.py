@@ -240,7 +240,8 @@ def refined(candidate: Candidate, isl: float, osl: float, target: Target) -> Can
     d, most = candidate.deployment, candidate.batch_limit
     fine = np.linspace(float(BATCHES[most >= BATCHES][-1]), most, _FINE)
     means = mean_batch(fine) if _tails(target) else fine
-    point = operating_point(d, batch=np.concatenate([fine, means]), isl=isl, osl=osl)
+    point = operating_point(d, batch=np.concatenate([fine, means]), isl=isl, osl=osl,
+                            detailed=False)
 
     def figures(name: str) -> Any:
         return np.broadcast_to(np.asarray(getattr(point, name), float), 2 * _FINE).reshape(2, -1)

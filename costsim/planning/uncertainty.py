@@ -101,7 +101,8 @@ def _priced(
     drawn: Mapping[str, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     point = operating_point(deployment, batch=batch, isl=isl * drawn["prompt length"],
-                            osl=np.maximum(osl * drawn["answer length"], 1.0))  # fmt: skip
+                            osl=np.maximum(osl * drawn["answer length"], 1.0),
+                            detailed=False)  # fmt: skip
     ttft, tpot = point.ttft_s * drawn["prefill time"], point.tpot_s * drawn["decode time"]
     steps = np.maximum(np.asarray(point.osl) - 1.0, 0.0)
     rate = np.asarray(batch, float) / (ttft + steps * tpot)

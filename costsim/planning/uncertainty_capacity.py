@@ -85,7 +85,7 @@ def _rates(
     means = np.maximum(mean_batch(batch), 1e-3) if tails else batch
     count, shape = len(batch), (len(isl), 2 * len(batch))
     point = operating_point(d, isl=isl[:, None], osl=osl[:, None],
-                            batch=np.concatenate([batch, means]))  # fmt: skip
+                            batch=np.concatenate([batch, means]), detailed=False)  # fmt: skip
 
     def figure(name: str) -> np.ndarray:
         return np.broadcast_to(np.asarray(getattr(point, name), float), shape)

@@ -64,13 +64,6 @@ def model_table() -> dict[str, dict[str, str]]:
 
 
 @lru_cache
-def kept_parts(model: str, weights: str) -> dict[str, str]:
-    """Return the parts that a checkpoint keeps in another type: field of `Precision` -> type."""
-    found: dict[str, str] = read_toml(MODELS)["kept"].get(model, {}).get(weights, {})
-    return found
-
-
-@lru_cache
 def _flag_table() -> list[dict[str, Any]]:
     table: list[dict[str, Any]] = read_toml(FLAGS)["flags"]
     return table

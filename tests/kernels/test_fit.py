@@ -14,6 +14,7 @@ from costsim.kernels.calibration import Calibration
 from costsim.kernels.correction import FADE_OCTAVES, Correction
 from costsim.kernels.correction_fit import fit_correction
 from costsim.kernels.efficiency import Efficiency, roofline_latency
+from costsim.kernels.filling import filled
 from costsim.kernels.fit import fit
 from costsim.kernels.holdout import hold_out, table_lookup
 from costsim.kernels.operators import operator_work, work_on
@@ -133,11 +134,18 @@ def test_nodes_without_measurements_take_lines_between_their_neighbours() -> Non
     np.testing.assert_allclose(part.at((x, y))[0], whole.at((x, y))[0], atol=0.02)
 
 
-def test_beyond_the_measured_corner_the_nearest_value_is_kept() -> None:
-    x, y = np.array([0.0, 1.0, 2.0, 3.0, 0.0]), np.array([0.0, 0.0, 0.0, 0.0, 1.0])
+def test_a_contrast_that_was_measured_nowhere_near_is_none() -> None:
+    x, y = np.array([0.0, 1.0, 2.0, 3.0, 3.0]), np.array([0.0, 0.0, 0.0, 0.0, 1.0])
     grid = fit_correction((x, y), np.array([0.1, 0.2, 0.3, 0.4, 0.5]), (4, 2), pull=1e-4,
                           stiffness=1e-3)
-    np.testing.assert_allclose(grid.values[:, 1], 0.5, atol=0.01)
+    np.testing.assert_allclose(grid.grid[:3, 1], grid.grid[:3, 0])
+    np.testing.assert_allclose(grid.grid[3], [0.4, 0.5], atol=0.01)
+
+
+def test_beyond_the_measured_corner_the_nearest_values_are_kept() -> None:
+    values = np.full((4, 3), np.nan)
+    values[:, 0], values[0] = [0.1, 0.2, 0.3, 0.4], [0.1, 0.3, 0.5]
+    np.testing.assert_allclose(filled(values)[3, 2], (0.4 / 4 + 0.5 / 9) / (1 / 4 + 1 / 9))
 
 
 @pytest.mark.parametrize("unskipped", [0.02, 0.5, 1.0])
@@ -149,7 +157,8 @@ def test_the_fit_finds_how_much_of_a_window_a_kernel_skips(unskipped: float) -> 
         "kv_heads": 8.0 + 0 * new, "head_dim": 128.0 + 0 * new, "v_head_dim": 128.0 + 0 * new,
         "window": window}
     seconds = roofline_latency(
-        work_on("attention_prefill", shape, "gpu", unskipped), H100.peak("bf16"),
+        work_on("attention_prefill", shape, "gpu", Efficiency(unskipped=unskipped)),
+        H100.peak("bf16"),
         H100.memory_bandwidth_bytes_per_s, H100.compute_units, TRUE).seconds
     (kernel,) = (k for k in kernels(make_table("attention_prefill", shape, seconds))
                  if k.variant.endswith("/window"))

@@ -108,7 +108,7 @@ def _skewed(cell: Cell, row: Any, rows: list[list[str]], even: float) -> list[st
 
 def _per_request(d: Deployment, batch: Any, isl: float, osl: float) -> Any:
     """Return accelerator seconds per request with a batch on each replica."""
-    point = operating_point(d, batch=batch, isl=isl, osl=osl)
+    point = operating_point(d, batch=batch, isl=isl, osl=osl, detailed=False)
     return np.asarray(d.accelerators, float) / np.asarray(point.requests_per_s)
 
 
