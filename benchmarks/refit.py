@@ -9,12 +9,14 @@ the others are reported before and after.
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import numpy as np
 
 from costsim.errors import InputError
 from costsim.validation.benchmarks.run import Run, Statistic
 from costsim.validation.refit import Refit, refit
-from costsim.validation.silicon import default_settings, deployment_of, grouped
+from costsim.validation.silicon import default_settings, deployment_of
 from costsim.validation.silicon_points import ServingPoint, read_points, sample_path
 
 FEWEST = 4
@@ -36,7 +38,12 @@ def refits() -> list[tuple[ServingPoint, Refit]]:
     """Return the refit of each deployment, by a representative point."""
     rows, _ = read_points(sample_path())
     found = []
-    for members in grouped([p for p in rows if not p.fit and p.layout is not None]):
+    servers: dict[tuple[object, ...], list[ServingPoint]] = defaultdict(list)
+    for p in rows:
+        if not p.fit and p.layout is not None:
+            servers[(p.engine, p.model, p.hardware, p.weights, p.layout, p.draft_tokens,
+                     p.public)].append(p)
+    for members in servers.values():
         first, settings = members[0], default_settings()
         if len(members) < FEWEST or first.layout is None:
             continue

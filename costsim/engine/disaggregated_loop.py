@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from costsim.engine.benchmark import Benchmark, Waves, waves_of
 from costsim.engine.deployment import Deployment
 from costsim.engine.disaggregation import transfer_time
 from costsim.engine.memory import max_batch
@@ -85,6 +86,7 @@ class _PrefillPool:
 def disaggregated_loop(
     prefill: Deployment, decode: Deployment, isl: Any, osl: Any, in_flight: Any,
     prefill_replicas: Any = 1, decode_replicas: Any = 1, decode_slots: Any = np.inf,
+    run: Benchmark | None = None,
 ) -> DisaggregatedLoop:
     """Return the steady state of two pools at ``in_flight`` requests.
 
@@ -95,6 +97,7 @@ def disaggregated_loop(
         prefill_replicas, decode_replicas: x and y.
         decode_slots: requests that a decode replica runs at once, where it is limited; never more
             than its memory holds.
+        run: how the benchmark sends its prompts; None: it never began, and requests are spread.
     """
     isl, osl, total = (np.asarray(v, float) for v in (isl, osl, in_flight))
     x, y = np.asarray(prefill_replicas, float), np.asarray(decode_replicas, float)
@@ -105,12 +108,17 @@ def disaggregated_loop(
     knots, steps = _decode_steps(decode, most, isl + 0.5 * osl)
     n = np.maximum(decode_steps(decode.settings, osl), 1e-9)
     outside = transfer_time(prefill, decode, isl) + prefill.settings.frontend_s
-    crowd = _crowd(prefill, pool, total)
+    typing = prefill.settings.tokenize_s * isl
+    busy_s = total / pool.capacity
 
     def state(b: Any) -> tuple[Any, Any, Any]:
         step = _between(knots, [s.seconds for s in steps], b)
         rate = np.minimum(y * b / (n * step), _MOST_BUSY * pool.capacity)
-        return step, rate, pool.time(rate) + outside + crowd
+        waves = (waves_of(run, total, n * step, np.maximum(busy_s - pool.full_s, 0.0), pool.full_s)
+                 if run else Waves())
+        later = pool.time(rate * waves.density) + typing
+        start = np.maximum(0.5 * (busy_s + pool.full_s), 0.5 * typing * total)
+        return step, rate, later + waves.first * (start - later) + outside
 
     low, high = np.zeros_like(most), most
     for _ in range(_HALVINGS):
@@ -165,11 +173,3 @@ def _between(knots: list[Any], times: list[Any], at: Any) -> Any:
         slope = (times[i] - times[i - 1]) / np.maximum(knots[i] - knots[i - 1], 1e-12)
         result = result + slope * np.clip(at - knots[i - 1], 0.0, knots[i] - knots[i - 1])
     return result
-
-
-def _crowd(prefill: Deployment, pool: _PrefillPool, total: Any) -> Any:
-    """Return the wait for others' prompts that come along (``prompt_clustering``)."""
-    settings = prefill.settings
-    share = (settings.pools_prompt_clustering if settings.pools_prompt_clustering >= 0
-             else settings.prompt_clustering)
-    return share * np.maximum(total - 1.0, 0.0) / np.maximum(pool.capacity, 1e-30)

@@ -113,10 +113,9 @@ def disaggregate(
     # M/D/x in the prefill pool, by the usual √ approximation for several servers.
     wait = read.seconds * chunks * busy ** np.sqrt(2.0 * (x + 1.0)) / (
         2.0 * x * np.maximum(1.0 - busy, 1e-3))
-    wait = wait + _clustered(prefill, y * batch, read, chunks, prompts * x)
     sent = transfer_time(prefill, decode, isl)
     exposed = sent * (1.0 - overlap)
-    ttft = wait + read.seconds * chunks + exposed + prefill.settings.frontend_s
+    ttft = wait + read.seconds * chunks + exposed + _front_end(prefill, isl)
     decode_s = steps * step.seconds
     accelerators = x * np.asarray(prefill.accelerators) + y * np.asarray(decode.accelerators)
     link_rate = y / np.maximum(sent, 1e-30)
@@ -134,18 +133,9 @@ def disaggregate(
     )
 
 
-def _clustered(prefill: Deployment, running: Any, read: StepTime, chunks: Any, ways: Any) -> Any:
-    """Return the wait for the prompts of a closed loop's other requests that come along.
-
-    Args:
-        prefill: its setting ``prompt_clustering`` is the share of them.
-        running: requests in flight.
-        read, chunks: one prefill step, and steps of a prompt.
-        ways: prompts that the pool reads at a time.
-    """
-    share = prefill.settings.prompt_clustering
-    ahead = share * np.maximum(running - 1.0, 0.0)
-    return ahead * read.seconds * chunks / (ways * np.asarray(prefill.layout.pp, float))
+def _front_end(prefill: Deployment, isl: Any) -> Any:
+    """Return the time outside the engine."""
+    return prefill.settings.frontend_s + prefill.settings.tokenize_s * isl
 
 
 def _chunks(prefill: Deployment, isl: Any) -> Any:

@@ -13,11 +13,13 @@ token budget queue for the next one like customers of an M/D/1 queue.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+
+from costsim.engine.benchmark import Waves
 
 _STEPS = 9
 _MOST_BUSY = 0.999
@@ -38,9 +40,15 @@ class StepCurve:
         alone_s: one chunk of a prompt in a step of its own.
         chunks: steps that a prompt is spread over.
         prompt_tokens: new tokens of a prompt.
-        clustering: share of the other requests' prompts that a prompt waits for besides.
         frontend_s: outside the engine, in front of the first token.
+        tokenize_s: time of a prompt's tokens in the front end, one prompt after another.
         poll_steps: steps between two looks for new requests.
+        ahead_steps: steps that are scheduled before the one under way ends.
+        whole_prompts: prompts are not cut to fill a step.
+        hold_steps, hold_tokens: steps that prompts are held back at most, until a step has so many
+            tokens.
+        rank_hold_steps, ranks: steps that they are held back at most until every rank has one.
+        waves: how a benchmark's prompts arrive.
     """
 
     requests: list[Any]
@@ -54,9 +62,16 @@ class StepCurve:
     alone_s: Any
     chunks: Any
     prompt_tokens: Any
-    clustering: Any = 0.0
     frontend_s: float = 0.0
+    tokenize_s: Any = 0.0
     poll_steps: float = 1.0
+    ahead_steps: float = 0.0
+    whole_prompts: bool = False
+    hold_steps: float = 0.0
+    hold_tokens: Any = 0.0
+    rank_hold_steps: float = 0.0
+    ranks: Any = 1.0
+    waves: Waves = field(default_factory=Waves)
 
     def decode(self, requests: Any) -> Any:
         """Return the decode step at a number of requests, linear between the knots."""
@@ -68,8 +83,33 @@ class StepCurve:
 
     def room(self, requests: Any) -> Any:
         """Return the prompt tokens that a step holds beside decoding requests."""
-        return np.maximum(self.budget_tokens - self.decode_tokens * requests,
+        room = np.maximum(self.budget_tokens - self.decode_tokens * requests,
                           0.25 * self.budget_tokens)
+        if not self.whole_prompts:
+            return room
+        each = self.ranks * self.prompt_tokens
+        return np.where(room >= each, np.floor(room / each + 1e-9) * each, room)
+
+    def held(self, arrivals: Any, decoding: Any) -> tuple[Any, Any]:
+        """Return for how many steps the first prompt of a step is held back, and an average one.
+
+        Args:
+            arrivals: prompts per step.
+            decoding: requests that decode.
+        """
+        if not self.hold_steps and not self.rank_hold_steps:
+            return 0.0, 0.0
+        more = (self.hold_tokens - self.decode_tokens * decoding) / self.prompt_tokens - 1.0
+        steps = np.minimum(self.hold_steps, np.maximum(more, 0.0) / arrivals)
+        # Prompts follow completions, which fall on any rank: so many until all have one.
+        others = self.ranks * (np.log(self.ranks) + 0.5772) - 0.5
+        others = np.where((self.ranks > 1) & (decoding >= self.ranks), others, 0.0)
+        steps = np.maximum(steps, np.minimum(self.rank_hold_steps, others / arrivals))
+        gathered = arrivals * steps
+        mean = steps * (1.0 + 0.5 * gathered) / (1.0 + gathered)
+        # What is more than a step holds waits for another round.
+        fit = self.room(decoding) / self.prompt_tokens
+        return steps, mean * (2.0 - np.minimum(fit / (1.0 + gathered), 1.0))
 
     def prompts(self, tokens: Any) -> Any:
         """Return what a step's prompt tokens add to it, linear between the two chunks known."""
@@ -100,6 +140,8 @@ class LoopState:
         requests_per_s: throughput.
         prompt_share: share of the engine's time that prompts take.
         mixed_share: share of the steps with prompts in them.
+        waited_steps: steps of the time to first token that are spent waiting for a look or for
+            other prompts.
     """
 
     decoding: Any
@@ -109,6 +151,7 @@ class LoopState:
     requests_per_s: Any
     prompt_share: Any
     mixed_share: Any
+    waited_steps: Any
 
 
 def close_loop(curve: StepCurve, batch: Any, steps: Any, prefill_first: bool) -> LoopState:
@@ -168,29 +211,59 @@ def _surplus(state: LoopState, batch: Any, steps: Any) -> Any:
 
 def _at(curve: StepCurve, decoding: Any, batch: Any, steps: Any, alone: bool) -> LoopState:
     """Return the loop at a guess of the decoding requests."""
-    started = decoding / steps
-    tokens = started * curve.prompt_tokens
+    waves, prompt = curve.waves, curve.prompt_tokens
+    arrivals = np.minimum(decoding / steps * waves.density, decoding)
+    tokens = arrivals * prompt
     room = curve.room(decoding)
     busy = np.minimum(tokens / room, _MOST_BUSY)
-    mixed = np.maximum(-np.expm1(-np.minimum(started * curve.chunks, 50.0)), busy)
+    looks = np.maximum(curve.poll_steps, 1.0)
+    mixed = np.maximum(-np.expm1(-np.minimum(arrivals * looks * curve.chunks, 50.0)) / looks, busy)
+    held, holding = curve.held(arrivals, decoding)
+    if np.any(held):
+        mixed = np.maximum(np.minimum(mixed, arrivals / (1.0 + arrivals * held)), busy)
     fullest = np.maximum(room, curve.first_tokens)
     in_mixed = np.clip(tokens / np.maximum(mixed, 1e-30), curve.first_tokens, fullest)
     added, base = curve.prompts(in_mixed), curve.decode(decoding)
-    # A decoding request is held up by the prompts of the others, not by its own, and not by those
-    # that it has waited for together with its own: each is met once in a request's life.
-    others = (1.0 - 1.0 / np.maximum(batch, 1.0)) * (1.0 - curve.clustering)
-    extra = mixed * added * others
+    # A decoding request is held up by the prompts of the others, not by its own and those that
+    # take the same steps. Half of those of the first round are met before its first token, and
+    # half of the last round's have no successors.
+    same = np.clip(in_mixed / prompt, 1.0, batch)
+    if alone:
+        same = np.clip(0.5 * (arrivals * looks + same), same, batch)
+    later = 1.0 - waves.first
+    met = (1.0 - 0.5 * waves.first - later * same / batch
+           - 0.5 * waves.first * np.clip(room / prompt, 1.0, batch) / batch)
+    extra = decoding / steps * prompt / in_mixed * added * np.maximum(met, 0.0)
     step = base + extra
     own = np.maximum(added if alone else added + base, curve.alone_s)
-    queue = own * busy / (2.0 * (1.0 - busy)) * (curve.prompt_tokens / room)
+    full = np.maximum(curve.prompts(fullest) + (0.0 if alone else base), own)
+    queue = own * busy / (2.0 * (1.0 - busy)) * (prompt / room)
     queue = np.minimum(queue, (batch - 1.0) * curve.first_s * curve.chunks)
-    # Half of the steps between two looks for requests, and all of the step under way.
-    looks = 0.5 * (curve.poll_steps + 1.0) * np.minimum(1.0, np.maximum(batch - 1.0, 0.0))
-    waiting = looks * step + np.maximum(queue, 0.0)
-    if np.any(curve.clustering):
-        each = curve.full_s * curve.prompt_tokens / curve.full_tokens
-        waiting = waiting + curve.clustering * np.maximum(batch - 1.0, 0.0) * each
-    waiting = waiting + curve.frontend_s
-    ttft = waiting + curve.chunks * own
+    queue = np.minimum(queue, waves.scatter * full * (prompt / room))
+    if alone:
+        queue = queue + 0.5 * np.maximum(arrivals * looks * prompt / room - 1.0, 0.0) * full
+    # Half of the steps between two looks for requests, all of the step under way, and those that
+    # are scheduled already.
+    waited = 0.5 * (looks + 1.0) + curve.ahead_steps
+    waited = waited * np.minimum(1.0, np.maximum(batch - 1.0, 0.0))
+    waited = later * (waited + holding)
+    # Prompts come where others come: the steps under way have prompts of others in them.
+    under_way = base + np.minimum(mixed, 1.0) * added * (1.0 - same / np.maximum(batch, 1.0))
+    waiting = (waited * under_way + later * (np.maximum(queue, 0.0) + curve.tokenize_s)
+               + waves.first * _start(curve, decoding, batch, alone) + curve.frontend_s)
+    ttft = waiting + later * curve.chunks * own
     return LoopState(decoding, step, ttft, waiting, batch / (ttft + steps * step), extra / step,
-                     mixed)
+                     mixed, waited)
+
+
+def _start(curve: StepCurve, decoding: Any, batch: Any, alone: bool) -> Any:
+    """Return the mean time to first token of prompts that all arrive at once.
+
+    Full steps one after another, or the front end where it is the slower.
+    """
+    room = np.maximum(curve.room(0.5 * decoding), curve.first_tokens)
+    each = np.minimum(room / curve.prompt_tokens, batch)
+    one = curve.prompts(np.maximum(each * curve.prompt_tokens, curve.first_tokens))
+    one = np.maximum(one + (0.0 if alone else curve.decode(0.5 * decoding)), curve.alone_s)
+    steps = 0.5 * (batch / each + np.maximum(1.0, 1.0 / each))
+    return np.maximum(steps * one, curve.tokenize_s * 0.5 * (batch + 1.0) + one)

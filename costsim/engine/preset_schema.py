@@ -26,6 +26,8 @@ class Settings(BaseModel):
     memory_utilization: float | None = Field(None, gt=0, le=1)
     memory_rule: Literal["total", "static", "free"] | None = None
     async_scheduling: bool | None = None
+    sync_step_s: float | None = Field(None, ge=0, le=1)
+    sync_request_s: float | None = Field(None, ge=0, le=1)
     prefix_caching: bool | None = None
     reserve_bytes: float | None = Field(None, ge=0)
     kv_block_tokens: int | None = Field(None, ge=1)
@@ -45,12 +47,16 @@ class Settings(BaseModel):
     expert_gap_s: float | None = Field(None, ge=0, le=1e-2)
     exchange_gap_s: float | None = Field(None, ge=0, le=1e-2)
     parallel_shared_experts: bool | None = None
+    prompt_latent_s: float | None = Field(None, ge=0, le=0.1)
     draft_host_s: float | None = Field(None, ge=0, le=1)
+    draft_request_s: float | None = Field(None, ge=0, le=1)
     poll_steps: int | None = Field(None, ge=1)
-    prompt_clustering: float | None = Field(None, ge=0, le=1)
-    dp_prompt_clustering: float | None = Field(None, ge=0, le=1)
-    pools_prompt_clustering: float | None = Field(None, ge=0, le=1)
+    split_prompts: bool | None = None
+    hold_steps: int | None = Field(None, ge=0)
+    hold_share: float | None = Field(None, ge=0, le=1)
+    rank_hold_steps: int | None = Field(None, ge=0)
     frontend_s: float | None = Field(None, ge=0, le=10)
+    tokenize_s: float | None = Field(None, ge=0, le=1e-3)
     log_error_tpot: float | None = Field(None, ge=0, le=3)
     log_error_ttft: float | None = Field(None, ge=0, le=3)
     log_error_pools_tpot: float | None = Field(None, ge=0, le=3)

@@ -83,18 +83,24 @@ class EngineSettings:
         exchange_gap_s: what it takes besides that where attention is data parallel: preparing the
             exchange of tokens, ranks waiting for one another.
         parallel_shared_experts: shared experts run beside the routed ones in decode steps.
-        draft_host_s: host time that drafting adds to a verify step.
+        prompt_latent_s: host time to start the kernels of a layer with latent or linear attention,
+            which are many and small, in steps with prompts, which replay no graph; such a step
+            takes no less.
+        draft_host_s, draft_request_s: host time that drafting adds to a verify step, and for each
+            running request.
         poll_steps: steps between two looks for new requests.
-        prompt_clustering: share of the other requests' prompts that a prompt finds in front of
-            it on average. 0: requests arrive independently; 0.5: all at once. Closed-loop
-            benchmarks with similar output lengths stay clustered.
-        dp_prompt_clustering: the same where attention is data parallel (ranks wait for one
-            another's prompts); negative: as ``prompt_clustering``.
-        pools_prompt_clustering: the same in front of a separate prefill pool; negative: as
-            ``prompt_clustering``.
+        split_prompts: a prompt may be cut to fill a step's budget; False: only prompts longer than
+            the budget are.
+        hold_steps, hold_share: steps that prompts are held back at most, until a step has this
+            share of its token budget (TensorRT-LLM's batch waiting); 0 for not at all.
+        rank_hold_steps: steps that prompts are held back at most until every data-parallel rank
+            has one (TensorRT-LLM's balance of attention ranks).
         frontend_s: from the client's request to the scheduler and back to its first token.
+        tokenize_s: time of the front end for each token of a prompt, one prompt after another.
         log_error_tpot, log_error_ttft: standard deviation of log(actual / predicted) that the
             engine adds to the kernels' own, from measured serving points.
+        sync_step_s, sync_request_s: host time of a step and of each running request in it that is
+            not hidden where ``async_scheduling`` is off.
         async_scheduling: a step is scheduled while the one before it runs, so that a request that
             arrives during a step misses the next one too.
         prefix_caching: blocks of finished requests are kept and found again by their hashes.
@@ -134,6 +140,8 @@ class EngineSettings:
     kernel_launch_s: float = 5e-6
     memory_rule: str = "total"
     async_scheduling: bool = False
+    sync_step_s: float = 0.0
+    sync_request_s: float = 0.0
     prefix_caching: bool = False
     kernel_time_factor: float = 1.0
     kernel_time_factor_fp4: float = -1.0
@@ -141,12 +149,16 @@ class EngineSettings:
     expert_gap_s: float = 0.0
     exchange_gap_s: float = 0.0
     parallel_shared_experts: bool = False
+    prompt_latent_s: float = 0.0
     draft_host_s: float = 0.0
+    draft_request_s: float = 0.0
     poll_steps: int = 1
-    prompt_clustering: float = 0.0
-    dp_prompt_clustering: float = -1.0
-    pools_prompt_clustering: float = -1.0
+    split_prompts: bool = True
+    hold_steps: int = 0
+    hold_share: float = 0.0
+    rank_hold_steps: int = 0
     frontend_s: float = 0.0
+    tokenize_s: float = 0.0
     log_error_tpot: float = 0.05
     log_error_ttft: float = 0.25
     log_error_pools_tpot: float = -1.0

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from costsim.dtypes import bytes_per_element, rate_of
+from costsim.engine.benchmark import Benchmark, waves_of
 from costsim.engine.deployment import Deployment
 from costsim.engine.loop import LoopState, StepCurve, close_loop, most_decoding
 from costsim.engine.memory import max_batch
@@ -42,6 +43,7 @@ class OperatingPoint:
         input_time_share: share of busy time spent on prompts.
         decoding: mean requests that decode; the rest wait or prefill.
         waiting_s: part of TTFT before the prompt's own steps.
+        waited_steps: steps of it that are spent waiting for a look or for other prompts.
     """
 
     batch: Any
@@ -67,11 +69,12 @@ class OperatingPoint:
     input_time_share: Any
     decoding: Any
     waiting_s: Any
+    waited_steps: Any
 
 
 def operating_point(
     deployment: Deployment, batch: Any, isl: Any, osl: Any, encoder_s: Any = 0.0,
-    holds: Any = None, detailed: bool = True,
+    holds: Any = None, detailed: bool = True, run: Benchmark | None = None,
 ) -> OperatingPoint:
     """Return the steady state of a deployment at ``batch`` requests in flight.
 
@@ -83,6 +86,7 @@ def operating_point(
         encoder_s: time of a request's images and audio in their encoders (`engine.encoder`).
         holds: requests that fit, where that is known already.
         detailed: whether the steps' breakdown by operator is needed.
+        run: the benchmark that these are all requests of; None for a stream without beginning.
 
     Raises:
         InputError: a number is not positive.
@@ -99,14 +103,21 @@ def operating_point(
     most = _most_decoding(deployment, micro, steps, prompt)
     curve, decode, prefill, mixed = _curve(deployment, most, isl, osl, prompt, detailed)
     curve = _with_encoder(curve, encoder_s)
+    if run is not None:
+        room = np.maximum(curve.room(most), curve.first_tokens)
+        together = deployment.settings.chunked_prefill
+        start = np.maximum(micro * prompt.new / room - 1.0, 0.0) if together else 0.0
+        curve = replace(curve, waves=waves_of(run, micro, steps, start))
     loop = close_loop(curve, micro, steps, not deployment.settings.chunked_prefill)
     limit = max_batch(deployment, isl, osl) if holds is None else holds
     return _assemble(deployment, batch, isl, osl, steps, most, limit, loop, decode, prefill, mixed,
                      prompt)
 
 
-def closed_loop(deployment: Deployment, in_flight: Any, isl: Any, osl: Any) -> OperatingPoint:
-    """Return the steady state of a benchmark that keeps requests in flight, fitting or not.
+def closed_loop(
+    deployment: Deployment, in_flight: Any, isl: Any, osl: Any, run: Benchmark | None = None
+) -> OperatingPoint:
+    """Return the mean of a benchmark that keeps requests in flight, fitting or not.
 
     Where more are in flight than the memory and the engine's limit hold, the rest wait in front of
     the engine: Little's law gives the time they add to TTFT.
@@ -115,12 +126,19 @@ def closed_loop(deployment: Deployment, in_flight: Any, isl: Any, osl: Any) -> O
         deployment: what runs. Where not even one request fits by its memory rule, the limit is
             taken as wrong (it runs, after all) and left out.
         in_flight, isl, osl: as in `operating_point`.
+        run: how the benchmark sends its prompts; None: it never began, and requests are spread.
     """
     total = np.asarray(in_flight, float)
     holds = np.asarray(max_batch(deployment, np.asarray(isl, float), np.asarray(osl, float)))
     inside = np.where(holds >= 1, np.minimum(total, np.maximum(holds, 1.0)), total)
-    point = operating_point(deployment, inside, isl, osl)
-    queue = (total - inside) / point.requests_per_s
+    queue = total - inside
+    if run is not None:
+        # Of the first round only those wait that do not fit, and on average half of that.
+        rounds = np.asarray(run.rounds, float)
+        queue = queue * (1.0 - (1.0 - 0.5 * queue / total) / np.maximum(rounds, 1.0))
+        run = replace(run, rounds=rounds * total / inside)
+    point = operating_point(deployment, inside, isl, osl, run=run)
+    queue = queue / point.requests_per_s
     return replace(point, batch=total, ttft_s=point.ttft_s + queue, e2e_s=point.e2e_s + queue,
                    waiting_s=point.waiting_s + queue, fits=point.fits & (total <= inside))
 
@@ -177,8 +195,9 @@ def _curve(
     """
     context = isl + 0.5 * osl
     groups = np.asarray(deployment.layout.dp, float)
-    width = verify_width(deployment.settings)
-    together = deployment.settings.chunked_prefill
+    settings = deployment.settings
+    width = verify_width(settings)
+    together = settings.chunked_prefill
     room = np.maximum(prompt.budget - (width * micro / groups if together else 0.0),
                       0.25 * prompt.budget)
     many = np.maximum(groups * room / prompt.chunk, 1.0)
@@ -189,26 +208,21 @@ def _curve(
         prefill_tokens=[prompt.chunk] * 6, prefill_context=[prompt.context] * 6,
         decode_requests=[*knots, beside, beside, 0.0], decode_context=[context] * 6)
     base = decodes[-1].seconds if together else 0.0
-    stretch = (1.0 + deployment.settings.prefill_interference)
+    stretch = 1.0 + settings.prefill_interference
     curve = StepCurve(
         requests=knots, decode_s=[d.seconds for d in decodes],
         first_s=np.maximum(first.seconds - base, 0.0) * stretch, first_tokens=prompt.chunk,
         full_s=np.maximum(full.seconds - base, 0.0) * stretch, full_tokens=many * prompt.chunk,
         budget_tokens=groups * prompt.budget, decode_tokens=float(width if together else 0),
         alone_s=alone.seconds, chunks=prompt.chunks, prompt_tokens=prompt.new,
-        clustering=_clustering(deployment),
-        frontend_s=deployment.settings.frontend_s,
-        poll_steps=float(deployment.settings.poll_steps),
+        frontend_s=settings.frontend_s, tokenize_s=settings.tokenize_s * isl,
+        poll_steps=float(settings.poll_steps), ahead_steps=float(settings.async_scheduling),
+        whole_prompts=not settings.split_prompts,
+        hold_steps=float(settings.hold_steps),
+        hold_tokens=settings.hold_share * groups * prompt.budget,
+        rank_hold_steps=float(settings.rank_hold_steps), ranks=groups,
     )
     return curve, decodes[-1], alone, first
-
-
-def _clustering(deployment: Deployment) -> Any:
-    """Return the share of other requests' prompts that a prompt waits for, by layout."""
-    settings, groups = deployment.settings, np.asarray(deployment.layout.dp)
-    if settings.dp_prompt_clustering < 0 or not np.any(groups > 1):
-        return settings.prompt_clustering
-    return np.where(groups > 1, settings.dp_prompt_clustering, settings.prompt_clustering)
 
 
 def _with_encoder(curve: StepCurve, encoder_s: Any) -> StepCurve:
@@ -245,7 +259,7 @@ def _assemble(
         log_error_throughput=error * weight + error_ttft * (1.0 - weight),
         input_time_share=share,
         decoding=np.minimum(loop.decoding * np.asarray(deployment.layout.pp, float), batch),
-        waiting_s=loop.waiting_s,
+        waiting_s=loop.waiting_s, waited_steps=loop.waited_steps,
     )
 
 

@@ -14,6 +14,7 @@ from costsim.engine.memory import request_kv_bytes
 from costsim.engine.passes import Pass, add_ends, add_stack, add_stage_transfers
 from costsim.engine.speculation import verify_width
 from costsim.engine.weights import weights_bytes
+from costsim.models.architecture import LinearAttention, Model
 from costsim.ops.queue import Queue
 from costsim.ops.shape import Machine, Tokens, replica_tokens
 from costsim.ops.tally import Tally
@@ -155,11 +156,26 @@ def _add_host(tally: Tally, deployment: Deployment, tokens: Tokens) -> None:
         # Kernels are started one by one: the host is the limit where it is the slower.
         late = np.maximum(tally.calls * settings.kernel_launch_s - tally.seconds, 0.0)
         tally.add_host("kernel launches", late)
+    if settings.prompt_latent_s:
+        start = settings.prompt_latent_s * _latent_layers(deployment.model)
+        late = np.maximum(start - tally.seconds, 0.0)
+        tally.add_host("prompt launches", np.where(tokens.prefill > 0, late, 0.0))
     once = settings.host_step_s + _host_of_layers(tally, deployment, tokens)
+    each = np.asarray(settings.host_request_s, float)
     if settings.speculation is not None:
         once = once + settings.draft_host_s * (tokens.decode > 0)
-    host = np.where(running > 0, once, 0.0) + settings.host_request_s * running
+        each = each + settings.draft_request_s * (tokens.decode > 0)
+    if not settings.async_scheduling:
+        once, each = once + settings.sync_step_s, each + settings.sync_request_s
+    host = np.where(running > 0, once, 0.0) + each * running
     tally.add_host("host", host)
+
+
+def _latent_layers(model: Model) -> int:
+    """Return how many layers have latent or linear attention."""
+    return sum(kind.count for kind in model.layers
+               if isinstance(kind.mixer, LinearAttention)
+               or (kind.mixer is not None and kind.mixer.kind in ("mla", "dsa")))
 
 
 def _host_of_layers(tally: Tally, deployment: Deployment, tokens: Tokens) -> Any:

@@ -26,8 +26,9 @@ from costsim.errors import InputError, unknown_name
 from costsim.hardware.loader import load_hardware
 from costsim.models.architecture import Model
 from costsim.models.loader import load_model
+from costsim.validation.silicon_flags import benchmark_of, flags_of, with_flags
 from costsim.validation.silicon_points import LeftOut, ServingPoint
-from costsim.validation.silicon_setups import flags_of, model_table
+from costsim.validation.silicon_setups import model_table
 
 # Chance that a drafted token is accepted in the public sweeps (random prompts in a chat template):
 # where TensorRT-LLM's drafting rows with even checksum have no bias. 2.2 tokens per step of three
@@ -36,8 +37,6 @@ ACCEPTANCE = 0.6
 # What an assumed deployment adds to the log errors of TPOT, TTFT and throughput, so that nine in
 # ten of those rows with even checksum lie inside.
 _ASSUMED = (0.35, 0.6, 0.35)
-# The scripts of the public sweeps look for requests less often from here on.
-_POLL_CHANGES = 16
 Settings = Mapping[str, EngineSettings]
 
 
@@ -104,26 +103,15 @@ def precision_of(point: ServingPoint) -> Precision:
     weights = point.weights
     if weights == "fp8":
         weights = model_table()[point.model]["fp8"]
-    kv = flags(point).get("kv", "fp8" if point.engine == "trtllm" else "bf16")
+    kv = flags_of(point).get("kv", "fp8" if point.engine == "trtllm" else "bf16")
     return Precision.uniform(weights, kv=kv)
-
-
-def flags(point: ServingPoint) -> Mapping[str, Any]:
-    """Return the flags that a point of the public sweeps was served with, as far as known."""
-    if not point.public:
-        return {}
-    return flags_of(point.engine, point.model, point.hardware, point.weights, point.layout is None)
 
 
 def settings_of(point: ServingPoint, settings: Settings) -> EngineSettings:
     """Return the engine's settings for a point: with its drafting and its serving flags."""
-    own, known = settings[point.engine], flags(point)
+    own = with_flags(settings[point.engine], point)
     if point.draft_tokens:
         own = replace(own, speculation=Speculation("mtp", point.draft_tokens, ACCEPTANCE))
-    if "tokens" in known:
-        own = replace(own, max_num_batched_tokens=known["tokens"])
-    if "poll" in known:
-        own = replace(own, poll_steps=known["poll"][point.concurrency >= _POLL_CHANGES])
     return own
 
 
@@ -157,7 +145,7 @@ def predict(
     settings = settings or default_settings()
     found: list[Prediction] = []
     left: list[LeftOut] = []
-    for members in grouped(points):
+    for members in grouped(points, settings):
         try:
             if members[0].layout is not None:
                 found += _aggregated(members, settings)
@@ -170,12 +158,12 @@ def predict(
     return found, left
 
 
-def grouped(points: Sequence[ServingPoint]) -> list[list[ServingPoint]]:
-    """Return points in groups that share a deployment."""
+def grouped(points: Sequence[ServingPoint], settings: Settings) -> list[list[ServingPoint]]:
+    """Return points in groups that share a deployment, its settings included."""
     groups: dict[tuple[Any, ...], list[ServingPoint]] = defaultdict(list)
     for p in points:
-        groups[(p.model, p.hardware, p.engine, p.weights, p.layout, p.prefill, p.decode,
-                p.draft_tokens, p.public, p.concurrency >= _POLL_CHANGES)].append(p)
+        groups[(p.model, p.hardware, p.weights, p.layout, p.prefill, p.decode, p.public,
+                precision_of(p), settings_of(p, settings))].append(p)
     return list(groups.values())
 
 
@@ -190,7 +178,7 @@ def _aggregated(points: Sequence[ServingPoint], settings: Settings) -> list[Pred
     assert layout is not None
     deployment = deployment_of(points[0], layout, settings)
     batch, isl, osl = columns(points)
-    found = closed_loop(deployment, batch, isl, osl)
+    found = closed_loop(deployment, batch, isl, osl, benchmark_of(points[0]))
     return _predictions(points, found, int(layout.accelerators))
 
 
@@ -214,7 +202,8 @@ def pools_of(points: Sequence[ServingPoint], settings: Settings) -> Pools:
     batch, isl, osl = columns(points)
     x, y = first.prefill.workers or 1, first.decode.workers or 1
     found = disaggregated_loop(prefill, decode, isl, osl, batch, prefill_replicas=x,
-                               decode_replicas=y, decode_slots=first.decode.slots or np.inf)
+                               decode_replicas=y, decode_slots=first.decode.slots or np.inf,
+                               run=benchmark_of(first))
     cards = x * int(prefill.accelerators) + y * int(decode.accelerators)
     return Pools(prefill, decode, y, cards, found)
 

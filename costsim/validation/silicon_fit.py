@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from costsim.engine.deployment import Deployment
 from costsim.engine.settings import EngineSettings
+from costsim.engine.speculation import tokens_per_step
 from costsim.engine.steady_state import closed_loop
 from costsim.engine.step import StepTime, step_time
 from costsim.errors import InputError
@@ -32,22 +34,25 @@ from costsim.validation.silicon import (
     grouped,
     pools_of,
     predict,
+    settings_of,
     with_figures,
 )
+from costsim.validation.silicon_flags import benchmark_of
 from costsim.validation.silicon_points import ServingPoint, distinct
 
 FIGURES = ("kernel_time_factor", "kernel_time_factor_fp4", "layer_gap_s", "expert_gap_s",
            "exchange_gap_s", "host_step_s", "host_request_s", "overlap_communication",
-           "prompt_clustering", "dp_prompt_clustering", "frontend_s")
-_START = np.array([0.9, 0.9, 1e-5, 1e-5, 1e-5, 5e-4, 1e-5, 0.3, 0.2, 0.2, 0.03])
+           "frontend_s", "sync_step_s", "sync_request_s")
+_START = np.array([0.9, 0.9, 1e-5, 1e-5, 1e-5, 5e-4, 1e-5, 0.3, 0.03, 1e-3, 1e-5])
 _LOW = np.array([0.5, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
-_HIGH = np.array([1.5, 1.5, 2e-4, 2e-4, 2e-4, 1e-2, 1e-3, 0.7, 1.0, 1.0, 1.0])
-_SCALE = np.array([0.1, 0.1, 1e-5, 1e-5, 1e-5, 1e-3, 1e-5, 0.3, 0.3, 0.3, 0.03])
+_HIGH = np.array([1.5, 1.5, 2e-4, 2e-4, 2e-4, 1e-2, 1e-3, 0.7, 1.0, 1e-2, 1e-3])
+_SCALE = np.array([0.1, 0.1, 1e-5, 1e-5, 1e-5, 1e-3, 1e-5, 0.3, 0.03, 1e-3, 1e-5])
 # TTFT of a benchmark depends on its arrivals more than on the engine: it weighs less.
 _TTFT_WEIGHT = 0.3
 # Fewer rows than this say nothing of how wide an interval must be.
 _FEWEST_ERRORS = 20
-_POOL_SHARES = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
+_TOKENIZE_S = (1e-6, 4e-6, 8e-6, 16e-6)
+_LATENT_S = (0.0, 1.2e-3, 2e-3, 3e-3)
 _NETWORK = ("all-reduce", "expert dispatch", "expert combine", "expert exchange",
             "gather logits", "context-parallel exchange")
 
@@ -62,8 +67,9 @@ class Parts:
         layers, experts: layers, and those with experts.
         running: requests of the fullest attention group.
         extra_s: what prompts add to all decode steps of a request; steps: how many those are.
-        own_s, others_s: of TTFT: without the steps waited for; the others' prompts.
-        looks: steps waited for before the prompt is seen.
+        own_s: of TTFT, without the steps waited for.
+        looks: steps waited for before the prompt is seen, or taken with others.
+        sync: whether steps are not scheduled ahead.
         fp4, dp: whether the accelerator has native fp4, and attention is data parallel.
         tpot_s, ttft_s: measured; ttft_s is NaN where it is not fitted.
     """
@@ -77,8 +83,8 @@ class Parts:
     extra_s: NDArray[np.float64]
     steps: NDArray[np.float64]
     own_s: NDArray[np.float64]
-    others_s: NDArray[np.float64]
     looks: NDArray[np.float64]
+    sync: NDArray[np.float64]
     fp4: NDArray[np.float64]
     dp: NDArray[np.float64]
     tpot_s: NDArray[np.float64]
@@ -89,8 +95,8 @@ def neutral(settings: EngineSettings) -> EngineSettings:
     """Return settings with all fitted figures at their neutral values."""
     return replace(settings, kernel_time_factor=1.0, kernel_time_factor_fp4=-1.0, layer_gap_s=0.0,
                    expert_gap_s=0.0, exchange_gap_s=0.0, host_step_s=0.0, host_request_s=0.0,
-                   overlap_communication=0.0, prompt_clustering=0.0, dp_prompt_clustering=-1.0,
-                   frontend_s=0.0)
+                   overlap_communication=0.0, frontend_s=0.0, tokenize_s=0.0,
+                   prompt_latent_s=0.0, sync_step_s=0.0, sync_request_s=0.0)
 
 
 def fitted_on(
@@ -105,7 +111,7 @@ def fitted_on(
 def parts_of(points: Sequence[ServingPoint], settings: Settings) -> Parts:
     """Return the surrogate's parts of the rows that the engine model can price."""
     found: list[NDArray[np.float64]] = []
-    for members in grouped(points):
+    for members in grouped(points, settings):
         try:
             rows = _aggregated if members[0].layout is not None else _disaggregated
             found.append(rows(members, settings))
@@ -121,16 +127,15 @@ def _aggregated(points: Sequence[ServingPoint], settings: Settings) -> NDArray[n
     assert layout is not None
     deployment = deployment_of(points[0], layout, settings)
     batch, isl, osl = columns(points)
-    found = closed_loop(deployment, batch, isl, osl)
+    found = closed_loop(deployment, batch, isl, osl, benchmark_of(points[0]))
     steps = np.maximum(osl - 1.0, 1.0)
     extra = np.maximum(found.tpot_s - found.decode.seconds, 0.0) * steps
-    looks = 0.5 * (deployment.settings.poll_steps + 1.0) * np.minimum(1.0, batch - 1.0)
-    own = np.maximum(found.ttft_s - looks * found.tpot_s, 0.0)
-    others = extra * (batch - 1.0) / batch
+    pace = found.tpot_s * tokens_per_step(deployment.settings.speculation)
+    own = np.maximum(found.ttft_s - found.waited_steps * pace, 0.0)
     ttft = np.where(found.fits, [p.ttft_s for p in points], np.nan)
     inside = np.minimum(batch, np.maximum(found.max_batch, 1.0))
     return _stacked(points, deployment, found.decode, inside / float(layout.dp), extra, steps, own,
-                    others, looks, float(layout.dp > 1), ttft)
+                    found.waited_steps, float(layout.dp > 1), ttft)
 
 
 def _disaggregated(points: Sequence[ServingPoint], settings: Settings) -> NDArray[np.float64]:
@@ -141,12 +146,12 @@ def _disaggregated(points: Sequence[ServingPoint], settings: Settings) -> NDArra
     none = np.zeros_like(batch)
     groups = float(pools.decode.layout.dp)
     return _stacked(points, pools.decode, decode, batch / groups, none, np.maximum(osl - 1.0, 1.0),
-                    none, none, none, float(groups > 1), none + np.nan)
+                    none, none, float(groups > 1), none + np.nan)
 
 
 def _stacked(
-    points: Sequence[ServingPoint], deployment: Any, decode: StepTime, running: Any, extra: Any,
-    steps: Any, own: Any, others: Any, looks: Any, dp: float, ttft: Any,
+    points: Sequence[ServingPoint], deployment: Deployment, decode: StepTime, running: Any,
+    extra: Any, steps: Any, own: Any, looks: Any, dp: float, ttft: Any,
 ) -> NDArray[np.float64]:
     shape = (len(points),)
     network = sum((np.asarray(v, float) for n, v in decode.by_operator.items() if n in _NETWORK),
@@ -158,25 +163,21 @@ def _stacked(
     fp4 = float(load_hardware(points[0].hardware).supports("fp4"))
     tpot = [p.tpot_s for p in points]
     return np.stack([np.broadcast_to(np.asarray(v, float), shape) for v in (
-        decode.seconds, network, attention, layers, experts, running, extra, steps, own, others,
-        looks, fp4, dp, tpot, ttft)])
+        decode.seconds, network, attention, layers, experts, running, extra, steps, own, looks,
+        float(not deployment.settings.async_scheduling), fp4, dp, tpot, ttft)])
 
 
 def surrogate(x: NDArray[np.float64], parts: Parts) -> tuple[Any, Any]:
-    """Return TPOT and TTFT of the rows at some figures (order of `FIGURES`).
-
-    Clustered prompts move the time that decodes lose to others' prompts into the wait for the first
-    token; the sum over a request's life stays.
-    """
-    plain, fp4, gap, gap_moe, gap_dp, host, per_request, overlap, together, together_dp, front = x
+    """Return TPOT and TTFT of the rows at some figures (order of `FIGURES`)."""
+    plain, fp4, gap, gap_moe, gap_dp, host, per_request, overlap, front, sync, sync_each = x
     factor = np.where(parts.fp4 > 0, fp4, plain)
     hidden = np.minimum(overlap * parts.network_s, parts.kernels_s - parts.network_s)
     step = factor * (parts.kernels_s - parts.attention_s - hidden) + parts.attention_s
     step = step + gap * parts.layers + (gap_moe + gap_dp * parts.dp) * parts.experts
     step = step + host + per_request * parts.running
-    moved = np.where(parts.dp > 0, together_dp, together) * parts.others_s
-    tpot = step + (parts.extra_s - moved) / parts.steps
-    ttft = parts.own_s + parts.looks * tpot + moved + front
+    step = step + parts.sync * (sync + sync_each * parts.running)
+    tpot = step + parts.extra_s / parts.steps
+    ttft = parts.own_s + parts.looks * tpot + front
     return np.maximum(tpot, 1e-6), np.maximum(ttft, 1e-6)
 
 
@@ -191,7 +192,9 @@ def fit_engine(parts: Parts) -> dict[str, float]:
 
     found = least_squares(residual, _START, bounds=(_LOW, _HIGH), x_scale=_SCALE,
                           loss="soft_l1", f_scale=0.1)
-    return {name: float(v) for name, v in zip(FIGURES, found.x, strict=True)}
+    figures = {name: float(v) for name, v in zip(FIGURES, found.x, strict=True)}
+    without = {"sync_step_s": 0.0, "sync_request_s": 0.0}
+    return figures if np.any(parts.sync) else figures | without
 
 
 def extra_log_error(errors: Sequence[float], known: Sequence[float], level: float = 0.90) -> float:
@@ -213,35 +216,58 @@ def extra_log_error(errors: Sequence[float], known: Sequence[float], level: floa
 
 
 def fit_drafting(points: Sequence[ServingPoint], settings: EngineSettings) -> dict[str, float]:
-    """Return the host time that drafting adds to a step: where its rows have no median bias.
+    """Return the host time that drafting adds to a step, and to it for each running request.
 
     Args:
         points: drafting rows of one engine that may be fitted on.
         settings: of the engine, fitted already.
     """
-    low, high = 0.0, 0.01
-    for _ in range(7):
-        middle = 0.5 * (low + high)
-        found, _ = predict(points, {settings.name: replace(settings, draft_host_s=middle)})
-        slow = bool(np.median([p.error_tpot for p in found]) > 0)
-        low, high = (low, middle) if slow else (middle, high)
-    return {"draft_host_s": low}
+    plain = replace(settings, draft_host_s=0.0, draft_request_s=0.0)
+    found, _ = predict(points, {settings.name: plain})
+    engine = np.array([p.tpot_s for p in found])
+    measured = np.array([p.point.tpot_s for p in found])
+    tokens = np.array([tokens_per_step(settings_of(p.point, {settings.name: plain}).speculation)
+                       for p in found], float)
+    running = np.array([_running(p.point) for p in found])
+
+    def residual(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        added = (x[0] + x[1] * running) / tokens
+        return np.asarray(np.log((engine + added) / measured))
+
+    best = least_squares(residual, [1e-3, 1e-5], bounds=([0.0, 0.0], [0.05, 0.01]),
+                         x_scale=[1e-3, 1e-5], loss="soft_l1", f_scale=0.1)
+    return {"draft_host_s": float(best.x[0]), "draft_request_s": float(best.x[1])}
 
 
-def fit_pools(points: Sequence[ServingPoint], settings: EngineSettings) -> dict[str, float]:
-    """Return how clustered prompts are in front of a prefill pool: least error of TTFT and rate.
+def _running(point: ServingPoint) -> float:
+    """Return the requests of one attention group."""
+    pool = point.decode
+    if pool is None:
+        return point.concurrency / float(point.layout.dp if point.layout else 1)
+    return min(point.concurrency / (pool.workers or 1), pool.slots or np.inf) / float(
+        pool.layout.dp)
+
+
+def fit_first_token(points: Sequence[ServingPoint], settings: EngineSettings) -> dict[str, float]:
+    """Return what only the time to first token shows: the front end, and launches of prompts.
 
     Args:
-        points: rows with separate pools, of one engine, that may be fitted on.
+        points: rows of one engine and one pool that may be fitted on.
         settings: of the engine, fitted already.
     """
-    def error(share: float) -> float:
-        changed = replace(settings, pools_prompt_clustering=share)
-        found, _ = predict(points, {settings.name: changed})
-        return float(sum(np.median([abs(getattr(p, f"error_{q}")) for p in found])
-                         for q in ("ttft", "throughput")))
+    def error(tokenize: float, latent: float) -> tuple[float, dict[str, float]]:
+        figures = {"tokenize_s": tokenize, "prompt_latent_s": latent, "frontend_s": 0.0}
+        found, _ = predict(points, with_figures({settings.name: settings},
+                                                {settings.name: figures}))
+        measured = np.array([p.point.ttft_s for p in found])
+        engine = np.array([p.ttft_s for p in found])
+        best = least_squares(lambda x: np.log((engine + x) / measured), [0.02],
+                             bounds=([0.0], [1.0]), loss="soft_l1", f_scale=0.1)
+        return float(best.cost), figures | {"frontend_s": float(best.x[0])}
 
-    return {"pools_prompt_clustering": min(_POOL_SHARES, key=error)}
+    first = min((error(t, _LATENT_S[1]) for t in _TOKENIZE_S), key=lambda choice: choice[0])[1]
+    rest = (error(first["tokenize_s"], latent) for latent in _LATENT_S)
+    return min(rest, key=lambda choice: choice[0])[1]
 
 
 def fit_errors(points: Sequence[ServingPoint], settings: Settings) -> dict[str, dict[str, float]]:
@@ -293,9 +319,8 @@ def fit(
         rows = fitted_on(points, engine)
         if rows:
             figures[engine] = fit_engine(parts_of(rows, plain))
-        pools = [p for p in rows if p.layout is None]
-        if len(pools) >= _FEWEST_ERRORS:
-            figures[engine] |= fit_pools(pools, with_figures(settings, figures)[engine])
+            whole = [p for p in rows if p.layout is not None]
+            figures[engine] |= fit_first_token(whole, with_figures(settings, figures)[engine])
         drafting = fitted_on(points, engine, drafting=True)
         if drafting:
             fitted = with_figures(settings, figures)[engine]

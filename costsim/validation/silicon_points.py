@@ -17,6 +17,7 @@ concurrency. Its layout columns follow several conventions; what is repaired her
 from __future__ import annotations
 
 import csv
+import datetime
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from costsim.validation.silicon_setups import (
     Pool,
     Setup,
     concurrency_of,
+    date_of,
     is_public,
     row_layout,
     setups_of,
@@ -41,7 +43,8 @@ SYSTEMS = {
 }
 # Lengths of the public sweeps are uniform from 0.8 to 1 of what they name (RANDOM_RANGE_RATIO 0.8
 # in the workflows of github.com/SemiAnalysisAI/InferenceX, sa_bench.py of NVIDIA/srt-slurm).
-_PUBLIC_MEAN = 0.9
+PUBLIC_LOWEST = 0.8
+_PUBLIC_MEAN = 0.5 * (1.0 + PUBLIC_LOWEST)
 WEIGHTS = {"fp8": "fp8", "fp8_block": "fp8_block", "nvfp4": "nvfp4", "int4_wo": "int4",
            "bfloat16": "bf16", "bf16": "bf16"}
 
@@ -60,6 +63,7 @@ class ServingPoint:
         ttft_s, tpot_s: measured.
         draft_tokens: drafted per verify step, 0 without speculative decoding.
         assumed: what the row and the recipes leave open and was filled in.
+        date: of the run, where it is told.
         public: from the public sweeps, whose lengths are drawn evenly from 80 to 100 % of ``isl``
             and ``osl``.
         repaired: whether the layout columns were re-read by the rules above.
@@ -85,6 +89,7 @@ class ServingPoint:
     draft_tokens: int = 0
     assumed: str = ""
     public: bool = False
+    date: datetime.date | None = None
 
     @property
     def mean_isl(self) -> float:
@@ -156,7 +161,7 @@ def _read(row: dict[str, str], setup: Setup) -> ServingPoint | LeftOut:
         "ttft_s": float(row["silicon_ttft_ms"]) / 1e3,
         "tpot_s": float(row["silicon_tpot_ms"]) / 1e3, "fit": fit,
         "draft_tokens": setup.draft_tokens, "assumed": setup.assumed,
-        "public": is_public(row),
+        "public": is_public(row), "date": date_of(row),
     }
     if setup.prefill and setup.decode:
         return ServingPoint(**common, layout=None, prefill=setup.prefill,  # type: ignore[arg-type]

@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from costsim.engine.layout import Layout
 from costsim.loading import read_toml
 from costsim.validation.silicon_recipes import Recipe, Run, Told, Workers, told
 
 MODELS = Path(__file__).with_name("silicon_models.toml")
-FLAGS = Path(__file__).with_name("silicon_flags.toml")
 _CONCURRENCY = re.compile(r"silicon_concurrency=(\d+)")
 _DATE = re.compile(r"measured=(\d{4}-\d\d-\d\d)")
+# The dump, its monthly files, and two collections of the same runs (equal times to the last digit).
+_PUBLIC = re.compile(r"db-dump/|source_file=(\d{4}-|[a-z0-9.-]+-gap-analysis\.csv)")
 _IMAGE = re.compile(r"([\w.-]+:[\w.-]+)$")
 Row = Mapping[str, str]
 
@@ -63,26 +63,6 @@ def model_table() -> dict[str, dict[str, str]]:
     return table
 
 
-@lru_cache
-def _flag_table() -> list[dict[str, Any]]:
-    table: list[dict[str, Any]] = read_toml(FLAGS)["flags"]
-    return table
-
-
-def flags_of(
-    engine: str, model: str, hardware: str, weights: str, disaggregated: bool
-) -> Mapping[str, Any]:
-    """Return the serving flags of a public run: ``kv``, ``tokens``, ``poll``, as far as known."""
-    recipe = model_table().get(model, {}).get("recipe", "")
-    for each in _flag_table():
-        if (each["engine"] == engine and each.get("recipe", recipe) == recipe
-                and hardware in each.get("hardware", [hardware])
-                and weights in each.get("weights", [weights])
-                and (each.get("mode") == "disaggregated") <= disaggregated):
-            return each
-    return {}
-
-
 def whole(text: str | None) -> int | None:
     """Return a column as a positive whole number, None where it holds none."""
     if not text or text.lower() == "nan":
@@ -93,8 +73,13 @@ def whole(text: str | None) -> int | None:
 
 def is_public(row: Row) -> bool:
     """Return whether a row stems from the public benchmark sweeps."""
-    source = row["silicon_data_source"]
-    return source.startswith("db-dump/") or re.match(r"source_file=\d{4}-", source) is not None
+    return _PUBLIC.match(row["silicon_data_source"]) is not None
+
+
+def date_of(row: Row) -> datetime.date | None:
+    """Return the date of a row's run, None where it is not told."""
+    found = _DATE.search(row["silicon_data_source"])
+    return datetime.date.fromisoformat(found.group(1)) if found else None
 
 
 def concurrency_of(row: Row) -> int:
@@ -153,8 +138,7 @@ def _times(row: Row) -> tuple[float, float]:
 
 def run_of(row: Row) -> Run:
     """Return what a row says of its deployment, as the recipes are looked up by."""
-    date, image = _DATE.search(row["silicon_data_source"]), _IMAGE.search(
-        row["silicon_data_source"].strip())
+    image = _IMAGE.search(row["silicon_data_source"].strip())
     prefill, decode, experts, parallel = _shape(row)
     return Run(
         engine=row["backend"], hardware=row["system"].removesuffix("_sxm"),
@@ -162,7 +146,7 @@ def run_of(row: Row) -> Run:
         precision=row["precision"], isl=int(float(row["isl"])), osl=int(float(row["osl"])),
         concurrency=concurrency_of(row), prefill_gpus=prefill, decode_gpus=decode,
         experts=experts, data_parallel=parallel, image=image.group(1) if image else "",
-        date=datetime.date.fromisoformat(date.group(1)) if date else None, times=_times(row),
+        date=date_of(row), times=_times(row),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from costsim.engine.benchmark import Benchmark
 from costsim.engine.deployment import Deployment
 from costsim.engine.disaggregated_loop import DisaggregatedLoop, disaggregated_loop
 from costsim.engine.settings import EngineSettings, Speculation
@@ -75,14 +76,14 @@ def test_drafting_gains_tokens(serve: Serve) -> None:
     assert 1.0 < one.tpot_s / other.tpot_s < 2.2
 
 
-def test_clustered_prompts_wait_for_one_another(serve: Serve) -> None:
-    """A share of the others' prompts in front of each, at the pool's capacity."""
-    decode = serve("llama-3.1-70b", tp=8)
-    found = [disaggregated_loop(
-        serve("llama-3.1-70b", tp=4, settings=EngineSettings(pools_prompt_clustering=share)),
-        decode, 2000, 500, 65.0, prefill_replicas=2) for share in (0.0, 0.25)]
-    capacity = found[0].requests_per_s / found[0].prefill_busy
-    assert found[1].ttft_s - found[0].ttft_s == pytest.approx(0.25 * 64 / capacity, rel=0.1)
+def test_a_burst_waits_for_the_prefill_pool(pools: tuple[Deployment, Deployment]) -> None:
+    """One round: every prompt arrives at once, and half of the others stand in front of it."""
+    loads = {"osl": 2000, "in_flight": 64.0}
+    stream, burst = _loop(pools, **loads), _loop(pools, run=Benchmark(1), **loads)
+    capacity = float(stream.requests_per_s / stream.prefill_busy)
+    assert float(burst.ttft_s) == pytest.approx(0.5 * 64 / capacity, rel=0.15)
+    ten = _loop(pools, run=Benchmark(10, 0.2), **loads)
+    assert stream.ttft_s < ten.ttft_s < burst.ttft_s
 
 
 def test_errors_of_pools_and_drafting() -> None:

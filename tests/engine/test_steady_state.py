@@ -178,18 +178,6 @@ def test_bad_numbers_are_refused(serve: Serve, bad: dict[str, float]) -> None:
 
 
 @pytest.mark.theory
-def test_clustered_prompts_move_waiting_to_the_front(serve: Serve) -> None:
-    """What decodes lose to others' prompts becomes time to first token; throughput stays."""
-    plain, clustered = (
-        operating_point(serve("llama-3.1-70b", tp=4, settings=s), 64, 2000, 500)
-        for s in (EngineSettings(), EngineSettings(prompt_clustering=0.3))
-    )
-    assert clustered.ttft_s > 2 * plain.ttft_s
-    assert clustered.tpot_s < plain.tpot_s
-    assert clustered.e2e_s == pytest.approx(float(plain.e2e_s), rel=0.10)
-
-
-@pytest.mark.theory
 def test_front_end_delays_the_first_token_only(serve: Serve) -> None:
     plain, slow = (operating_point(serve("llama-3.1-8b", settings=s), 1, 500, 100)
                    for s in (EngineSettings(), EngineSettings(frontend_s=0.05)))

@@ -35,7 +35,8 @@ CASES: list[tuple[str, str, dict[str, int], int, int, int]] = [
 
 def deployment_of(model: str, hardware: str, layout: dict[str, int]) -> Deployment:
     """Requests out of step with one another: what clusters real benchmarks is left out of both."""
-    settings = replace(load_settings("vllm"), prompt_clustering=0.0, dp_prompt_clustering=-1.0)
+    settings = replace(load_settings("vllm"), async_scheduling=False, tokenize_s=0.0,
+                       sync_step_s=0.0, sync_request_s=0.0)
     return deploy(load_model(model), load_hardware(hardware), Layout(**layout), settings=settings)
 
 
@@ -76,7 +77,7 @@ def test_closed_loop_agrees_with_the_steady_state(
     point = operating_point(deployment, batch, isl, osl)
     assert bool(point.fits)
     found = closed_loop(deployment, batch, isl, osl, 14 * float(point.e2e_s), ahead=False)
-    assert float(point.tpot_s) == pytest.approx(found.tpot_s, rel=0.02)
+    assert float(point.tpot_s) == pytest.approx(found.tpot_s, rel=0.03)
     assert float(point.requests_per_s) == pytest.approx(found.requests_per_s, rel=0.03)
     assert float(point.ttft_s) == pytest.approx(found.ttft_s, rel=0.3)
 

@@ -77,7 +77,7 @@ def test_throughput_reaches_the_aim_and_a_gpu_at_half_its_rate_does_not() -> Non
 def test_nothing_fitted_to_serving_points_is_used() -> None:
     plain = without_fitted_figures("trtllm")
     assert plain.kernel_time_factor == 1.0 and plain.host_step_s == 0.0
-    assert plain.prompt_clustering == 0.0
+    assert plain.frontend_s == 0.0
     assert plain.log_error_tpot > 0.0
     point = BY_ID[H100_70B + "1000/1000"]
     assert settings_of(point, ENGINE) != settings_of(point, KERNELS)

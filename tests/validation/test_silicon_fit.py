@@ -7,7 +7,7 @@ import pytest
 
 from costsim.validation.silicon_fit import FIGURES, Parts, extra_log_error, fit_engine, surrogate
 
-TRUE = np.array([0.9, 0.7, 1e-5, 2e-5, 5e-5, 1e-3, 2e-5, 0.3, 0.15, 0.2, 0.05])
+TRUE = np.array([0.9, 0.7, 1e-5, 2e-5, 5e-5, 1e-3, 2e-5, 0.3, 0.05, 2e-3, 1e-5])
 
 
 def _parts(rows: int = 400) -> Parts:
@@ -20,7 +20,8 @@ def _parts(rows: int = 400) -> Parts:
         "layers": rng.choice([32.0, 61.0, 80.0], rows), "experts": rng.choice([0.0, 58.0], rows),
         "running": rng.uniform(1, 256, rows), "extra_s": rng.uniform(0.1, 2.0, rows),
         "steps": steps, "own_s": rng.uniform(0.02, 1.0, rows),
-        "others_s": rng.uniform(0.05, 1.5, rows), "looks": rng.choice([1.0, 5.5, 15.5], rows),
+        "looks": rng.choice([1.0, 5.5, 15.5], rows),
+        "sync": rng.choice([0.0, 1.0], rows),
         "fp4": rng.choice([0.0, 1.0], rows), "dp": rng.choice([0.0, 1.0], rows),
         "tpot_s": kernels, "ttft_s": kernels,
     }
