@@ -14,11 +14,14 @@ import numpy as np
 
 from costsim.files import write_atomically
 from costsim.hardware.loader import list_hardware, load_hardware
+from costsim.kernels.build_silicon import SYSTEMS
 from costsim.kernels.readers.llmservingsim import read_llmservingsim
+from costsim.kernels.readers.modules import read_modules
 from costsim.kernels.readers.vidur import read_vidur_all_reduce, read_vidur_mlp
 from costsim.kernels.store import load_calibration, read_calibration, shipped_calibrations
 from costsim.models.loader import load_model
 from costsim.validation.kernels import TARGETS, KernelErrors, held_out_rows, validate_kernels
+from costsim.validation.modules import validate_modules
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TEXT = Path(__file__).with_name("kernels_page.md")
@@ -129,6 +132,25 @@ def independent(folder: Path) -> str:
                    percent(e.p90), percent(e.bias), percent(e.coverage)) for who, e in found])
 
 
+def layers() -> str:
+    """Return whole attention layers of the tables against the sum of their operators."""
+    rows = []
+    for system, (name, profile) in SYSTEMS.items():
+        hardware = load_hardware(profile)
+        errors = validate_modules(read_modules(system), load_calibration(hardware), hardware)
+        groups: dict[tuple[str, str, str], list[KernelErrors]] = {}
+        for e in errors:
+            key = (e.operator.removesuffix("_layer"), e.variant.split()[0], e.engine)
+            groups.setdefault(key, []).append(e)
+        for key, some in sorted(groups.items()):
+            pooled = np.concatenate([e.errors for e in some])
+            size = np.expm1(np.abs(pooled))
+            rows.append((name, *key, str(len(pooled)), percent(np.median(size)),
+                         percent(np.quantile(size, 0.9)), percent(np.expm1(np.median(pooled)))))
+    return table(("accelerator", "attention", "phase", "engine", "rows", "median", "p90", "bias"),
+                 rows)
+
+
 def provenance(found: Mapping[str, list[Row]]) -> str:
     """Return what each calibration was made from."""
     rows = []
@@ -161,6 +183,7 @@ def main() -> None:
     parts = {"by_operator": by_operator(found), "missed": missed(found), "blocks": blocks(found),
              "intervals": intervals(found), "versions": versions(found),
              "provenance": provenance(found), "borrowed": borrowed(),
+             "layers": layers(),
              "independent": independent(REPOSITORY.parent / "shared" / "data")}
     text = TEXT.read_text(encoding="utf-8")
     for name, part in parts.items():

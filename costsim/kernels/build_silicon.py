@@ -22,7 +22,9 @@ from costsim.hardware.accelerator import Hardware
 from costsim.hardware.loader import load_hardware
 from costsim.kernels.calibration import Calibration, Key, Surface
 from costsim.kernels.fit import fit_with_error, reference_rates
+from costsim.kernels.modules import rest_tables
 from costsim.kernels.plausible import possible
+from costsim.kernels.readers.modules import read_modules
 from costsim.kernels.readers.silicon import read_silicon
 from costsim.kernels.store import write_calibration
 from costsim.kernels.surface_fit import (
@@ -54,6 +56,9 @@ ANOTHER_KERNEL, COMMON_ROWS = 1.5, 20
 # engine's takes, was timed with the host.
 HOST_FLOOR_S = 15e-6
 HOST_FLOOR_RATIO = 3.0
+# What a decoding layer takes at most at its shortest (of this share of the rows) beside its
+# projections, if it was timed as a server runs it.
+LAYER_FLOOR_S, FLOOR_SHARE = {"mla_decode": 30e-6, "dsa_decode": 90e-6}, 0.02
 
 Progress = Callable[[str, int, int], None]
 
@@ -79,21 +84,16 @@ def build(
     everything = [k.select(np.flatnonzero(possible(k, hardware))) for k in measured]
     impossible = sum(len(k.latency_s) for k in measured) - sum(
         len(k.latency_s) for k in everything)
-    chosen = choose_versions(everything)
-    surfaces: dict[Key, Surface] = {}
-    for number, kernel in enumerate(chosen):
-        if progress:
-            progress(f"{kernel.operator} {kernel.variant} {kernel.engine}", number, len(chosen))
-        key = (kernel.operator, kernel.variant, kernel.engine)
-        surfaces[key] = fit_with_error(kernel, hardware, blocks=True)
-        newest = surfaces[key]
-        surfaces[key] = replace(newest, about={
-            **newest.about, **_versions(newest, kernel, everything, hardware)})
-    surfaces, dropped = without_host_bound(surfaces)
+    surfaces, dropped = without_host_bound(_fitted(everything, hardware, progress))
+    layers = _layers(system, Calibration(name, "", surfaces), hardware)
+    kept = as_served(layers)
+    surfaces |= _fitted(kept, hardware, progress)
+    unserved = {_software(k) for k in layers} - {_software(k) for k in kept}
     about: dict[str, Any] = {
         **reference_rates(hardware), "made": datetime.date.today().isoformat(),
         "command": f"costsim calibrate --from silicon --system {system}",
         "source": "aiconfigurator-core (Apache-2.0)", "left_out": dropped,
+        "layers_left_out": sorted(" ".join(software) for software in unserved),
         "impossible_rows_left_out": impossible}
     found = Calibration(name, f"calibrated: {name} from aiconfigurator-core", surfaces,
                         about=about)
@@ -101,6 +101,51 @@ def build(
         path = Path(output)
         write_calibration(found, path / f"{name}.json" if path.is_dir() else path)
     return found
+
+
+def _fitted(
+    found: Sequence[Kernel], hardware: Hardware, progress: Progress | None
+) -> dict[Key, Surface]:
+    """Return the surface of each kernel's chosen version, with the errors of the others."""
+    surfaces: dict[Key, Surface] = {}
+    chosen = choose_versions(found)
+    for number, kernel in enumerate(chosen):
+        if progress:
+            progress(f"{kernel.operator} {kernel.variant} {kernel.engine}", number, len(chosen))
+        newest = fit_with_error(kernel, hardware, blocks=True)
+        surfaces[kernel.operator, kernel.variant, kernel.engine] = replace(newest, about={
+            **newest.about, **_versions(newest, kernel, found, hardware)})
+    return surfaces
+
+
+def _layers(system: str, gemms: Calibration, hardware: Hardware) -> list[Kernel]:
+    """Return what whole attention layers take beside their projections, where new.
+
+    Args:
+        system: of the tables.
+        gemms: calibration with the projections; kernels measured by themselves stay as they are.
+        hardware: as in `build`.
+    """
+    tables = rest_tables(read_modules(system), gemms, hardware)
+    found = [k.select(np.flatnonzero(possible(k, hardware))) for t in tables for k in kernels(t)]
+    return [k for k in found if (k.operator, k.variant, k.engine) not in gemms.surfaces]
+
+
+def _software(kernel: Kernel) -> tuple[str, str, str]:
+    return kernel.operator.split("_")[0], kernel.engine, kernel.table.version
+
+
+def as_served(found: Sequence[Kernel]) -> list[Kernel]:
+    """Return attention layers without those of software that was timed as no server runs it.
+
+    Where next to nothing is to be done, what lies between the projections of a captured layer
+    takes 9 to 15 us, of a sparse one 6 to 47 us. vLLM's take four times as long in the tables of
+    all systems but one, and its prompts a fixed time a token longer: rotation, norms and
+    quantisation as one call each, which a server compiles into few.
+    """
+    slow = {_software(k) for k in found if k.operator in LAYER_FLOOR_S and float(
+        np.quantile(k.latency_s, FLOOR_SHARE)) > LAYER_FLOOR_S[k.operator]}
+    return [k for k in found if _software(k) not in slow]
 
 
 def _versions(

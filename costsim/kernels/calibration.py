@@ -16,7 +16,14 @@ import numpy as np
 
 from costsim.dtypes import RATE_OF, rate_of
 from costsim.hardware.accelerator import Hardware
-from costsim.kernels.collectives import across_nodes_time, point_to_point_time, wire_bytes
+from costsim.kernels.collectives import (
+    ACROSS_HOP_S,
+    ACROSS_ONCE_S,
+    across_nodes_time,
+    leaving_time,
+    point_to_point_time,
+    wire_bytes,
+)
 from costsim.kernels.correction import Correction
 from costsim.kernels.efficiency import (
     COLLECTIVES,
@@ -53,7 +60,13 @@ WIDENING_BORROWED = 2.0
 # Engines run other expert kernels behind an exchange of tokens (data-parallel attention): theirs
 # stand under the engine's name with this ending.
 EXCHANGED = "+exchange"
+# DeepEP's two ways of sending tokens to experts: for decode and for prompts.
+LOW_LATENCY, NORMAL = "+low_latency", "+normal"
 ENGINE_ORDER = ("vllm", "sglang", "trtllm", "nccl")
+# SGLang's latent decode on an fp8 cache takes four times what vLLM's layers take on H200.
+LATENT_ORDER = ("vllm", "trtllm", "sglang")
+# Exchanges of one engine's own making stand for no other's.
+EXCHANGE_ORDER = ("nccl", *ENGINE_ORDER)
 
 
 @dataclass(frozen=True)
@@ -124,6 +137,23 @@ class Calibration:
         engine = self.engine + EXCHANGED
         return self.for_engine(engine) if ("moe", kernel, engine) in self.surfaces else None
 
+    def sending(self, mode: str) -> Calibration | None:
+        """Return the calibration with the engine's way of sending tokens, None if not measured.
+
+        Args:
+            mode: `LOW_LATENCY` or `NORMAL`.
+        """
+        engine = self.engine + mode
+        return self.for_engine(engine) if ("all_to_all", "", engine) in self.surfaces else None
+
+    def measured(self, operator: str) -> bool:
+        """Return whether an operator has a surface, of whichever engine and data types."""
+        return operator in self._operators
+
+    @cached_property
+    def _operators(self) -> frozenset[str]:
+        return frozenset(key[0] for key in self.surfaces)
+
     def surface(self, operator: str, kernel: str = "") -> tuple[Surface, float]:
         """Return the surface nearest to a kernel, and the factor on its error.
 
@@ -142,7 +172,7 @@ class Calibration:
         return self.widening == 1.0 and any(key[:2] == (operator, kernel) for key in self.surfaces)
 
     def _nearest(self, operator: str, kernel: str) -> tuple[Surface, float]:
-        order, row = (self.engine, "", *ENGINE_ORDER), kernel.endswith(ONE_ROW)
+        order, row = (self.engine, "", *stand_ins(operator)), kernel.endswith(ONE_ROW)
         ranked = sorted(
             (_mismatch(operator, kernel, key[1]),
              order.index(key[2]) if key[2] in order else len(order), key)
@@ -202,12 +232,27 @@ class Calibration:
         near = {"ranks": inside, "message_bytes": message}
         found = corrected(inside_latency(operator, hardware, near, surface.efficiency), surface,
                           operator, near, wider)
-        far = across_nodes_time(operator, hardware, ranks, message, surface.efficiency.memory)
         busy = ranks > 1
-        fixed, seconds = found.fixed_s * busy, (found.seconds + far) * busy
+        if "leaving_bytes" in shape:
+            seconds = self._sent(hardware, found.seconds, shape["leaving_bytes"]) * busy
+        else:
+            far = across_nodes_time(operator, hardware, ranks, message, surface.efficiency.memory)
+            seconds = (found.seconds + far) * busy
+        fixed = found.fixed_s * busy
         error = np.hypot(found.log_error, hardware.scale_up.machine_spread)
         return Latency(seconds, error, 0.0, 0.0, seconds - fixed, fixed,
                        network_bytes=message)
+
+    def _sent(self, hardware: Hardware, inside_s: Any, leaving_bytes: Any) -> Any:
+        """Return the time of an exchange whose messages to other nodes are counted by themselves.
+
+        Low-latency kernels send those at the same time as the others; normal ones forward what
+        has come from other nodes inside their own.
+        """
+        far = leaving_time(hardware, leaving_bytes)
+        together = self.engine.endswith(LOW_LATENCY)
+        both = np.maximum(inside_s, far) if together else inside_s + far
+        return both + np.where(far > 0, ACROSS_ONCE_S + ACROSS_HOP_S, 0.0)
 
     def _point_to_point(
         self, hardware: Hardware, message_bytes: Any, across_nodes: Any = False
@@ -247,6 +292,11 @@ def corrected(
         error = error * (1.0 + WIDENING_PER_OCTAVE * outside)
     return replace(found, seconds=found.seconds * factor, fixed_s=found.fixed_s * factor,
                    log_error=error)
+
+
+def stand_ins(operator: str) -> tuple[str, ...]:
+    """Return the engines in the order in which their kernels stand for one not measured."""
+    return {"mla_decode": LATENT_ORDER, "all_to_all": EXCHANGE_ORDER}.get(operator, ENGINE_ORDER)
 
 
 # A kernel that computes at another rate stands in where nothing is nearer.

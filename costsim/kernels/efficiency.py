@@ -70,6 +70,8 @@ GENERIC: dict[str, Efficiency] = {
     "attention_decode": Efficiency(compute=0.35, memory=0.70, launch_s=6e-6),
     "mla_prefill": Efficiency(compute=0.50, memory=0.70, launch_s=6e-6),
     "mla_decode": Efficiency(compute=0.45, memory=0.70, launch_s=8e-6),
+    "dsa_prefill": Efficiency(compute=0.40, memory=0.60, launch_s=2e-5),
+    "dsa_decode": Efficiency(compute=0.40, memory=0.60, launch_s=2e-5),
     "linear_attention": Efficiency(compute=0.15, memory=0.60, launch_s=1e-5),
     "moe": Efficiency(compute=0.50, memory=0.70, launch_s=1.2e-5),
     "elementwise": Efficiency(memory=0.75, launch_s=2e-6),

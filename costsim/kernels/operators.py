@@ -14,6 +14,7 @@ import numpy as np
 from costsim.dtypes import rate_of
 from costsim.kernels import work
 from costsim.kernels.efficiency import COLLECTIVES, Efficiency
+from costsim.kernels.sparse_work import dsa_decode_work, dsa_prefill_work
 from costsim.kernels.work import Work
 
 Shape = Mapping[str, Any]
@@ -24,6 +25,8 @@ _WORK: dict[str, Callable[..., Work]] = {
     "attention_decode": work.attention_decode_work,
     "mla_prefill": work.mla_prefill_work,
     "mla_decode": work.mla_decode_work,
+    "dsa_prefill": dsa_prefill_work,
+    "dsa_decode": dsa_decode_work,
     "linear_attention": work.linear_attention_work,
     "moe": work.moe_work,
     "elementwise": work.elementwise_work,
@@ -114,6 +117,8 @@ def variant(operator: str, shape: Shape) -> str:
     kv = "fp8" if kv == "fp8_block" else kv
     if operator in ("attention_prefill", "mla_prefill"):
         return f"{weights}:{kv}{_windowed(shape)}"
+    if operator in ("dsa_prefill", "dsa_decode"):
+        return kv
     if operator in ("attention_decode", "mla_decode"):
         return f"{kv}{_windowed(shape)}"
     if operator == "linear_attention":
@@ -192,6 +197,19 @@ def _mla_decode(s: Shape) -> tuple[Any, ...]:
     return _log2(s["batch"]), _log2(s["context"]), _log2(s["heads"])
 
 
+def _dsa_prefill(s: Shape) -> tuple[Any, ...]:
+    q = np.asarray(s["new_tokens"], float)
+    whole = q + s["context"]
+    # Prompts with tokens to pick run other kernels: an octave lies between, where nothing does.
+    length = _log2(whole) + (whole > np.asarray(s["topk"], float))
+    return (_log2(np.asarray(s["batch"], float) * q), length, _log2(s["heads"]),
+            _log2(s["index_heads"]))
+
+
+def _dsa_decode(s: Shape) -> tuple[Any, ...]:
+    return (_log2(s["batch"]), _log2(s["context"]), _log2(s["heads"]), _log2(s["index_heads"]))
+
+
 def _linear_attention(s: Shape) -> tuple[Any, ...]:
     return _log2(s["batch"]), _log2(s["new_tokens"]), _log2(s["value_heads"])
 
@@ -217,7 +235,8 @@ def _elementwise(s: Shape) -> tuple[Any, ...]:
 FEATURES: dict[str, Callable[[Shape], tuple[Any, ...]]] = {
     "gemm": _gemm, "attention_prefill": _attention_prefill,
     "attention_decode": _attention_decode, "mla_prefill": _mla_prefill,
-    "mla_decode": _mla_decode, "linear_attention": _linear_attention, "moe": _moe,
+    "mla_decode": _mla_decode, "dsa_prefill": _dsa_prefill, "dsa_decode": _dsa_decode,
+    "linear_attention": _linear_attention, "moe": _moe,
     "elementwise": _elementwise, **dict.fromkeys(COLLECTIVES, _collective),
 }
 
@@ -236,6 +255,7 @@ NODES: dict[str, tuple[Nodes, ...]] = {
     "attention_prefill": ((12, 10, 6, 6, 8), (12, 10, 6, 6, 0)),
     "attention_decode": ((15, 12, 8, 6, 6, 0), (15, 12, 8, 6, 0, 5), (15, 12, 8, 6, 0, 0)),
     "mla_prefill": ((18, 12, 8),), "mla_decode": ((12, 17, 8),),
+    "dsa_prefill": ((9, 10, 6, 3),), "dsa_decode": ((11, 12, 6, 3),),
     "linear_attention": ((12, 14, 10),), "moe": ((10, 7, 8, 6, 4),), "elementwise": ((20,),),
     **dict.fromkeys(COLLECTIVES, ((23, 6),)),
 }

@@ -23,6 +23,10 @@ from costsim.errors import InputError, unknown_name
 from costsim.files import write_atomically
 from costsim.loading import read_text
 
+# Sparse attention on a latent cache: the defaults are DeepSeek-V3.2's.
+_SPARSE: dict[str, Any] = {
+    "index_heads": 64.0, "index_head_dim": 128.0, "topk": 2048.0, "nope_head_dim": 128.0,
+    "rope_head_dim": 64.0, "v_head_dim": 128.0, "kv_lora_rank": 512.0, "kv_dtype": "bf16"}
 # Shape columns by operator, with the value that a missing column stands for (None: required).
 SHAPES: dict[str, dict[str, Any]] = {
     "gemm": {"m": None, "n": None, "k": None, "dtype": "bf16", "activation": "bf16"},
@@ -39,6 +43,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     "mla_decode": {
         "batch": None, "context": None, "heads": None, "kv_lora_rank": 512.0,
         "rope_head_dim": 64.0, "kv_dtype": "bf16"},
+    "dsa_prefill": {
+        "batch": None, "new_tokens": None, "context": 0.0, "heads": None, **_SPARSE},
+    "dsa_decode": {"batch": None, "context": None, "heads": None, **_SPARSE},
     "linear_attention": {
         "batch": None, "new_tokens": None, "key_heads": 0.0, "value_heads": None, "key_dim": None,
         "value_dim": None, "kind": "gated_deltanet"},

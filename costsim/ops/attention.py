@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from costsim.dtypes import bytes_per_element
+from costsim.kernels.projections import latent_expansion, latent_inward, rotated_bytes
 from costsim.models.architecture import Attention, LinearAttention
 from costsim.ops.queue import Queue
 from costsim.ops.shape import Machine, Tokens, Types
@@ -44,11 +45,12 @@ def add_attention(
         count: layers of this kind.
     """
     if a.kind in ("mla", "dsa"):
-        _add_mla(queue, machine, a, hidden, tokens, tp, cp, types, count)
+        if _add_mla(queue, machine, a, hidden, tokens, tp, cp, types, count):
+            return
     else:
         _add_grouped(queue, machine, a, hidden, tokens, tp, cp, types, count)
     heads, kv = a.heads / np.asarray(tp, float), local_kv_heads(a.kv_heads, tp)
-    moved = tokens.all * (2.0 * heads + kv) * a.head_dim * 4.0
+    moved = rotated_bytes(tokens.all, heads, kv, a.head_dim)
     queue.add("rope and cache write", machine("elementwise", bytes=moved), count, tokens.some,
               "tokens")
 
@@ -175,32 +177,54 @@ def _add_indexer(
 def _add_mla(
     queue: Queue, machine: Machine, a: Attention, hidden: int, tokens: Tokens, tp: Any, cp: Any,
     types: Types, count: int,
-) -> None:
+) -> bool:
+    """Add latent attention; return whether rotation and the write to the cache are in it."""
     heads = a.heads / np.asarray(tp, float)
-    key = a.nope_head_dim + a.rope_head_dim
-    some, latent = tokens.some, a.kv_lora_rank + a.rope_head_dim
-    index = a.index_heads * a.index_head_dim if not a.shares_index else 0
-    first: Any = latent + (a.q_lora_rank or heads * key) + (a.index_head_dim if index else 0)
-    first = first + (heads * a.v_head_dim if a.output_gate else 0.0)
-    queue.add("qkv projection", _gemm(machine, types, tokens.all, first, hidden), count, some,
-              "tokens")
-    if a.q_lora_rank:
-        queue.add("qkv projection", _gemm(machine, types, tokens.all, heads * key + index,
-                                          a.q_lora_rank), count, some, "tokens")
-    _add_latent_attention(queue, machine, a, tokens, heads, cp, types, count)
-    if a.index_heads and not a.shares_index:
-        _add_indexer(queue, machine, a, tokens, cp, count)
+    key, some = a.nope_head_dim + a.rope_head_dim, tokens.some
+    index = 0 if a.shares_index else a.index_heads
+    gate = heads * a.v_head_dim if a.output_gate else 0.0
+    for product in latent_inward(hidden, heads, key, a.kv_lora_rank + a.rope_head_dim,
+                                 a.q_lora_rank, index, a.index_head_dim, gate):
+        queue.add("qkv projection", _gemm(machine, types, tokens.all, product.n, product.k),
+                  count, some, "tokens")
+    whole = bool(a.index_topk) and machine.calibration.measured("dsa_decode")
+    if whole:
+        _add_sparse_latent(queue, machine, a, tokens, heads, index, cp, types, count)
+    else:
+        _add_latent_attention(queue, machine, a, tokens, heads, cp, types, count)
+        if index:
+            _add_indexer(queue, machine, a, tokens, cp, count)
     _add_output(queue, machine, a, hidden, tokens, heads / cp, types, count)
+    return whole
+
+
+def _add_sparse_latent(
+    queue: Queue, machine: Machine, a: Attention, tokens: Tokens, heads: Any, index: int, cp: Any,
+    types: Types, count: int,
+) -> None:
+    """Add sparse attention as it was measured: all that lies between the projections at once."""
+    ranks = np.asarray(cp, float)
+    shape = {"heads": heads, "index_heads": index, "index_head_dim": a.index_head_dim,
+             "topk": a.index_topk, "nope_head_dim": a.nope_head_dim,
+             "rope_head_dim": a.rope_head_dim, "v_head_dim": a.v_head_dim,
+             "kv_lora_rank": a.kv_lora_rank, "kv_dtype": types.kv}
+    prefill = machine("dsa_prefill", batch=tokens.prefill_requests,
+                      new_tokens=tokens.prefill_tokens, context=tokens.prefill_context, **shape)
+    queue.add("attention (prefill)", prefill, count / ranks, tokens.prompts, "prompts")
+    decode = machine("dsa_decode", batch=tokens.decode,
+                     context=np.asarray(tokens.decode_context, float) / ranks, **shape)
+    queue.add("attention (decode)", decode, count * np.asarray(tokens.context_spread),
+              tokens.decodes, "decodes")
 
 
 def _add_latent_attention(
     queue: Queue, machine: Machine, a: Attention, tokens: Tokens, heads: Any, cp: Any,
     types: Types, count: int,
 ) -> None:
-    expand = heads * (a.nope_head_dim + a.v_head_dim)
+    expand, rank = latent_expansion(heads, a.nope_head_dim, a.v_head_dim, a.kv_lora_rank)
     rows = tokens.prefill + np.where(tokens.prompts, tokens.prefill_requests, 0.0) * np.asarray(
         tokens.prefill_context, float)
-    queue.add("latent expansion", _gemm(machine, types, rows, expand, a.kv_lora_rank), count,
+    queue.add("latent expansion", _gemm(machine, types, rows, expand, rank), count,
               tokens.prompts, "prompts")
     window: dict[str, Any] = {"context": tokens.prefill_context}
     if a.index_topk:
@@ -214,7 +238,7 @@ def _add_latent_attention(
     queue.add("attention (prefill)", prefill, count / np.asarray(cp, float),
               tokens.prompts, "prompts")
     # Absorbed projections in decode: the same weights as the expansion, once per step.
-    queue.add("latent expansion", _gemm(machine, types, tokens.decode, expand, a.kv_lora_rank),
+    queue.add("latent expansion", _gemm(machine, types, tokens.decode, expand, rank),
               count, tokens.decodes, "decodes")
     seen = seen_tokens(a, tokens.decode_context) / np.asarray(cp, float)
     decode = machine("mla_decode", batch=tokens.decode_requests, context=seen,

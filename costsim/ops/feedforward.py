@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from costsim.dtypes import bytes_per_element
+from costsim.kernels.calibration import LOW_LATENCY, NORMAL
 from costsim.kernels.operators import variant
+from costsim.kernels.readers.exchange import distinct
 from costsim.models.architecture import FeedForward
 from costsim.ops.queue import Queue
 from costsim.ops.routing import expert_load
@@ -111,7 +113,7 @@ def add_moe(
              "experts": ffn.experts, "moe_tp": ranks.stage / ranks.ep, "ep": ranks.ep,
              "gated": ffn.gated, "dtype": types.weight, "activation": types.activation}
     _add_experts(queue, machine, shape, ranks, count)
-    _add_exchange(queue, machine, ffn, size, tokens, ranks, types, count)
+    _add_exchange(queue, machine, ffn, size, group, ranks, types, count)
     if ffn.shared_width:
         add_dense(queue, machine, ffn.shared_width, ffn.gated, hidden, group_tokens,
                   ranks.tp * ranks.cp, shared_types, count, "shared expert")
@@ -133,28 +135,75 @@ def _add_experts(
 
 
 def _add_exchange(
-    queue: Queue, machine: Machine, ffn: FeedForward, size: int, tokens: Any, ranks: ExpertRanks,
-    types: Types, count: int,
+    queue: Queue, machine: Machine, ffn: FeedForward, size: int, group: Tokens,
+    ranks: ExpertRanks, types: Types, count: int,
 ) -> None:
     """Add dispatch and combine where attention is data parallel.
 
     With attention in one tensor-parallel group every rank holds all tokens and the all-reduce
-    after the layer adds the experts up: nothing more is sent. A token goes to each rank of an
-    expert that is sliced; with node-limited routing one copy goes to each node that it may reach
-    and is forwarded there over the faster link (DeepSeek-V3, arXiv:2412.19437, section 3.2).
+    after the layer adds the experts up: nothing more is sent. An engine whose DeepEP kernels were
+    measured sends by them, prompts by the normal and decode steps by the low-latency ones.
     """
+    tokens = np.asarray(group.all_groups, float)
     many = (np.asarray(ranks.dp) > 1) & (tokens > 0)
     if not np.any(many):
         return
-    per_rank = tokens / ranks.stage
+    token = size * tokens / ranks.stage
+    ways = [(LOW_LATENCY, many & ~group.prompts), (NORMAL, many & group.prompts)]
+    if any(machine.calibration.sending(mode) is None for mode, _ in ways):
+        _send(queue, machine, token, _copies(ffn, machine, ranks), ranks, types, count, many,
+              "experts")
+        return
+    for mode, when in ways:
+        own = machine.calibration.sending(mode)
+        if own is not None and np.any(when):
+            # Steps with prompts and without send differently: they are never alike.
+            _send(queue, replace(machine, calibration=own), token,
+                  _sent_copies(ffn, machine, ranks, mode), ranks, types, count, when, "")
+
+
+def _send(
+    queue: Queue, machine: Machine, token: Any, copies: Mapping[str, Any], ranks: ExpertRanks,
+    types: Types, count: int, when: Any, part: str,
+) -> None:
+    sent = types.activation if bytes_per_element(types.activation) < 2 else types.communication
+    for name, dtype in (("expert dispatch", sent), ("expert combine", types.communication)):
+        volume = {what: token * n * bytes_per_element(dtype) for what, n in copies.items()}
+        queue.add(name, machine("all_to_all", ranks=ranks.stage, **volume), count, when,
+                  part)
+
+
+def _copies(ffn: FeedForward, machine: Machine, ranks: ExpertRanks) -> dict[str, Any]:
+    """Return how often a token is sent, by a plain all-to-all.
+
+    A token goes to each rank of an expert that is sliced; with node-limited routing one copy goes
+    to each node that it may reach and is forwarded there over the faster link (DeepSeek-V3,
+    arXiv:2412.19437, section 3.2).
+    """
     copies = np.minimum(ffn.top_k, ranks.ep) * ranks.stage / ranks.ep
     if ffn.groups and ffn.top_groups:
         nodes = np.ceil(ranks.stage / machine.hardware.scale_up.domain_size)
         limited = np.minimum(nodes, float(ffn.top_groups))
         copies = np.where(nodes > 1, np.minimum(copies, limited), copies)
-    sent = types.activation if bytes_per_element(types.activation) < 2 else types.communication
-    out = per_rank * copies * size * bytes_per_element(sent)
-    back = per_rank * copies * size * bytes_per_element(types.communication)
-    for name, message in (("expert dispatch", out), ("expert combine", back)):
-        queue.add(name, machine("all_to_all", ranks=ranks.stage, message_bytes=message), count,
-                  many, "experts")
+    return {"message_bytes": copies}
+
+
+def _sent_copies(
+    ffn: FeedForward, machine: Machine, ranks: ExpertRanks, mode: str
+) -> dict[str, Any]:
+    """Return how often a token is sent by DeepEP, and how often to another node.
+
+    Low-latency kernels send one copy to each expert, normal ones to each rank, and over the slow
+    link to each node: of those that node-limited routing lets it reach.
+    """
+    domain = np.asarray(machine.hardware.scale_up.domain_size, float)
+    slices = ranks.stage / np.asarray(ranks.ep, float)
+    if mode == LOW_LATENCY:
+        copies = ffn.top_k * slices
+        leaving = copies * np.maximum(1.0 - domain / ranks.stage, 0.0)
+    else:
+        copies = distinct(ranks.ep, ffn.top_k) * slices
+        nodes = np.ceil(ranks.stage / domain)
+        reached = np.minimum(nodes, ffn.top_groups) if ffn.groups and ffn.top_groups else nodes
+        leaving = distinct(reached, ffn.top_k) * (1.0 - 1.0 / nodes)
+    return {"message_bytes": copies, "leaving_bytes": leaving}

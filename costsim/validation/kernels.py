@@ -21,6 +21,8 @@ TARGETS: dict[str, tuple[float, float]] = {
     "gemm": (0.04, 0.15),
     "attention_prefill": (0.06, 0.20), "attention_decode": (0.06, 0.20),
     "mla_prefill": (0.06, 0.20), "mla_decode": (0.06, 0.20),
+    "dsa_prefill": (0.06, 0.20), "dsa_decode": (0.06, 0.20),
+    "mla_layer": (0.06, 0.20), "dsa_layer": (0.06, 0.20),
     "moe": (0.08, 0.25),
     "all_reduce": (0.10, 0.30), "all_to_all": (0.10, 0.30), "all_gather": (0.10, 0.30),
     "reduce_scatter": (0.10, 0.30),

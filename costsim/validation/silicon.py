@@ -28,7 +28,7 @@ from costsim.models.architecture import Model
 from costsim.models.loader import load_model
 from costsim.validation.silicon_flags import benchmark_of, flags_of, with_flags
 from costsim.validation.silicon_points import LeftOut, ServingPoint
-from costsim.validation.silicon_setups import model_table
+from costsim.validation.silicon_setups import kept_parts, model_table
 
 # Chance that a drafted token is accepted in the public sweeps (random prompts in a chat template):
 # where TensorRT-LLM's drafting rows with even checksum have no bias. 2.2 tokens per step of three
@@ -94,17 +94,23 @@ def precision_of(point: ServingPoint) -> Precision:
     """Return the data types a point was served in.
 
     fp8 checkpoints are block-scaled for some models; TensorRT-LLM keeps the cache of quantised
-    models in fp8, the others in 16 bit (their defaults).
+    models in fp8, the others in 16 bit (their defaults). mxfp4 experts take fp8 where the
+    accelerator multiplies fp4, else 16 bit.
     """
     if point.weights == "bf16":
         return Precision()
+    kept = kept_parts(point.model, point.weights)
     if point.weights == "int4":
-        return Precision.uniform("int4", "bf16")
+        return replace(Precision.uniform("int4", "bf16"), **kept)
     weights = point.weights
     if weights == "fp8":
         weights = model_table()[point.model]["fp8"]
     kv = flags_of(point).get("kv", "fp8" if point.engine == "trtllm" else "bf16")
-    return Precision.uniform(weights, kv=kv)
+    found = replace(Precision.uniform(weights, kv=kv), **kept)
+    if found.experts == "mxfp4":
+        narrow = "fp4" in load_hardware(point.hardware).peak_flop_per_s
+        found = replace(found, activation="fp8" if narrow else "bf16")
+    return found
 
 
 def settings_of(point: ServingPoint, settings: Settings) -> EngineSettings:

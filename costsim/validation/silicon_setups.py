@@ -63,6 +63,13 @@ def model_table() -> dict[str, dict[str, str]]:
     return table
 
 
+@lru_cache
+def kept_parts(model: str, weights: str) -> dict[str, str]:
+    """Return the parts that a checkpoint keeps in another type: field of `Precision` -> type."""
+    found: dict[str, str] = read_toml(MODELS)["kept"].get(model, {}).get(weights, {})
+    return found
+
+
 def whole(text: str | None) -> int | None:
     """Return a column as a positive whole number, None where it holds none."""
     if not text or text.lower() == "nan":

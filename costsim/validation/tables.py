@@ -7,11 +7,13 @@ from pathlib import Path
 from costsim.errors import InputError
 from costsim.hardware.accelerator import Hardware
 from costsim.kernels.build_silicon import SYSTEMS
+from costsim.kernels.readers.modules import read_modules
 from costsim.kernels.readers.silicon import read_silicon
 from costsim.kernels.readers.vidur import read_vidur_all_reduce, read_vidur_mlp
 from costsim.kernels.store import load_calibration
 from costsim.kernels.table import KernelTable, read_csv
 from costsim.validation.kernels import KernelErrors, validate_kernels
+from costsim.validation.modules import validate_modules
 
 
 def read_tables(path: Path, device: str = "") -> list[KernelTable]:
@@ -37,9 +39,18 @@ def silicon_tables(hardware: Hardware) -> list[KernelTable]:
     Raises:
         InputError: it has none.
     """
+    return read_silicon(system_of(hardware))
+
+
+def system_of(hardware: Hardware) -> str:
+    """Return which system of the published tables an accelerator is.
+
+    Raises:
+        InputError: none.
+    """
     for system, (calibration, profile) in SYSTEMS.items():
         if hardware.name == profile or hardware.calibration == calibration:
-            return read_silicon(system)
+            return system
     known = ", ".join(profile for _, profile in SYSTEMS.values())
     raise InputError(f"{hardware.name}: no published kernel tables; give --table FILE "
                      f"(measured: {known})")
@@ -53,4 +64,9 @@ def kernel_errors(hardware: Hardware, path: Path | None = None) -> list[KernelEr
         path: a table; None for the published ones.
     """
     tables = silicon_tables(hardware) if path is None else read_tables(path, hardware.name)
-    return validate_kernels(tables, load_calibration(hardware), hardware)
+    calibration = load_calibration(hardware)
+    found = validate_kernels(tables, calibration, hardware)
+    if path is None:
+        modules = read_modules(system_of(hardware))
+        found += validate_modules(modules, calibration, hardware)
+    return found

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from costsim.errors import InputError
 from costsim.hardware.loader import load_hardware
 from costsim.kernels.readers import silicon
+from costsim.kernels.readers.exchange import distinct
 from costsim.kernels.readers.llmservingsim import read_llmservingsim
 from costsim.kernels.readers.vidur import read_vidur_all_reduce, read_vidur_mlp
 from costsim.kernels.sources import read_source
@@ -82,6 +85,43 @@ def test_power_law_routing_loads_the_slowest_rank_more() -> None:
     assert list(shape["touched"]) == pytest.approx([16.0, 16.0], rel=0.1)
     assert list(shape["dtype"]) == ["fp8_block"] * 2 and list(shape["activation"]) == ["fp8"] * 2
     assert all(shape["gated"])
+
+
+def test_deepep_sends_one_copy_to_each_expert_or_to_each_rank() -> None:
+    c = columns(device="NVIDIA GB200", node_num=[1, 2], hidden_size=1000, num_token=16, num_topk=8,
+                num_experts=256, dispatch_avg_t_us=[10.0, 99.0], combine_avg_t_us=[20.0, 99.0])
+    shape, seconds = read("wideep_deepep_ll", c)["all_to_all"]
+    np.testing.assert_allclose(shape["message_bytes"], [16 * 8 * 1000, 16 * 8 * 2000])
+    np.testing.assert_allclose(shape["ranks"], 4.0)
+    np.testing.assert_allclose(seconds, [1e-5, 2e-5])
+    c = columns(device="NVIDIA H200", node_num=1, hidden_size=1000, num_token=16, num_topk=1,
+                num_experts=256, dispatch_sms=[20, 8], dispatch_transmit_us=10.0,
+                dispatch_notify_us=5.0, combine_transmit_us=20.0, combine_notify_us=0.0)
+    shape, seconds = read("wideep_deepep_normal", c)["all_to_all"]
+    np.testing.assert_allclose(shape["message_bytes"], [16 * 1000, 16 * 2000])
+    np.testing.assert_allclose(shape["ranks"], 8.0)
+    np.testing.assert_allclose(seconds, [1.5e-5, 2e-5])
+
+
+@given(ranks=st.integers(1, 128), choices=st.integers(1, 16))
+def test_distinct_ranks_against_their_distribution(ranks: int, choices: int) -> None:
+    """Occupancy: the mean number of different boxes is Σ j·P(j), P from the Stirling recursion."""
+    chance = np.zeros(choices + 1)
+    chance[0] = 1.0
+    for _ in range(choices):
+        grown = chance * np.arange(choices + 1) / ranks
+        grown[1:] += chance[:-1] * (1.0 - np.arange(choices) / ranks)
+        chance = grown
+    assert float(distinct(ranks, choices)) == pytest.approx(chance @ np.arange(choices + 1))
+
+
+def test_the_one_sided_exchange_is_read() -> None:
+    c = columns(kernel_source=["NVLinkOneSided"] * 2 + ["NVLinkTwoSided"], num_tokens=10,
+                op_name=["alltoall_dispatch", "alltoall_combine", "alltoall_dispatch"],
+                moe_dtype="nvfp4", moe_ep_size=4, topk=8, hidden_size=100, latency=0.5)
+    shape, seconds = read("trtllm_alltoall", c)["all_to_all"]
+    np.testing.assert_allclose(shape["message_bytes"], [10 * 4 * 100 * 0.5625, 10 * 4 * 100 * 2])
+    np.testing.assert_allclose(seconds, 5e-4)
 
 
 def test_unknown_data_types_and_uneven_experts_are_left_out() -> None:

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from costsim.errors import InputError
-from costsim.kernels.calibration import EXCHANGED
+from costsim.kernels.calibration import EXCHANGED, LOW_LATENCY, NORMAL
 from costsim.kernels.operators import RECURRENT_TOKENS
+from costsim.kernels.readers import exchange
 from costsim.kernels.readers.routing import balanced_load, power_law_load
 from costsim.kernels.table import KernelTable, make_table, merge_duplicates
 
@@ -76,10 +77,10 @@ def _tables(folder: Path) -> Iterator[KernelTable]:
         reader = _READERS.get(path.name.removesuffix("_perf.parquet"))
         if reader is None:
             continue
-        columns = _columns(path)
+        columns = read_columns(path)
         family, backend, version = path.parts[-4], path.parts[-3], path.parts[-2]
-        exchanged = EXCHANGED if path.name.startswith("wideep_") else ""
-        about = {"device": str(columns.get("device", [""])[0]), "software": backend + exchanged,
+        mode = _MODES.get(path.name.removesuffix("_perf.parquet"), "")
+        about = {"device": str(columns.get("device", [""])[0]), "software": backend + mode,
                  "version": version, "source": (
                      f"aiconfigurator-core {folder.name}/{family}/{backend}/{version}")}
         for operator, shape, latency in reader(columns):
@@ -87,7 +88,8 @@ def _tables(folder: Path) -> Iterator[KernelTable]:
             yield merge_duplicates(table.select(np.flatnonzero(table.latency_s > 0)))
 
 
-def _columns(path: Path) -> Columns:
+def read_columns(path: Path) -> Columns:
+    """Return the columns of a parquet file."""
     import pyarrow.parquet as parquet
 
     table = parquet.read_table(path)
@@ -255,10 +257,15 @@ def _named(c: Columns, parts: tuple[str, ...]) -> Any:
     return np.any([np.char.find(names, part) >= 0 for part in parts], axis=0)
 
 
+# Kernels that an engine runs in one way of spreading experts only, by table.
+_MODES = {"wideep_generation_moe": EXCHANGED, "wideep_deepep_ll": LOW_LATENCY,
+          "wideep_deepep_normal": NORMAL}
 _READERS: dict[str, Callable[[Columns], Found]] = {
     "gemm": _gemm, "context_attention": _attention_prefill,
     "generation_attention": _attention_decode, "context_mla": _mla_prefill,
     "generation_mla": _mla_decode, "moe": _moe, "wideep_generation_moe": _moe,
     "custom_allreduce": _all_reduce, "nccl": _nccl,
+    "wideep_deepep_ll": exchange.low_latency, "wideep_deepep_normal": exchange.normal,
+    "trtllm_alltoall": exchange.nvlink,
     "gdn": _gated_deltanet, "kda": _kimi_delta, "scale_matrix": _scale_matrix,
 }
