@@ -21,7 +21,8 @@ import numpy as np
 
 from costsim.engine.benchmark import Waves
 
-_STEPS = 9
+# Rounds of the search at most, and how near to the batch it comes.
+_MOST_ROUNDS, _TOLERANCE = 12, 1e-13
 _MOST_BUSY = 0.999
 
 
@@ -166,17 +167,7 @@ def close_loop(curve: StepCurve, batch: Any, steps: Any, prefill_first: bool) ->
     b, n = np.asarray(batch, float), np.maximum(np.asarray(steps, float), 1e-9)
     most = np.minimum(b, most_decoding(curve.budget_tokens, curve.prompt_tokens,
                                        curve.decode_tokens, n))
-    low, high = np.zeros_like(most), most
-    below, above = -b, _surplus(_at(curve, most, b, n, prefill_first), b, n)
-    for _ in range(_STEPS):
-        # Regula falsi with the Illinois rule: halve the end that stays.
-        share = np.where(above > 0, below / np.minimum(below - above, -1e-30), 1.0)
-        guess = low + (high - low) * share
-        value = _surplus(_at(curve, guess, b, n, prefill_first), b, n)
-        over = value > 0
-        low, high = np.where(over, low, guess), np.where(over, guess, high)
-        below, above = np.where(over, 0.5 * below, value), np.where(over, value, 0.5 * above)
-    state = _at(curve, guess, b, n, prefill_first)
+    guess, state = _solve(curve, b, n, most, prefill_first)
     # Where prompts fill every step, the rest of the requests wait for the budget.
     life, room = n * state.step_s, np.maximum(curve.room(guess), curve.first_tokens)
     full_step = curve.prompts(room) + (0.0 if prefill_first else curve.decode(guess))
@@ -189,6 +180,36 @@ def close_loop(curve: StepCurve, batch: Any, steps: Any, prefill_first: bool) ->
     return replace(state, ttft_s=ttft, requests_per_s=rate,
                    prompt_share=np.clip(1.0 - decodes / spent, 0.0, 1.0),
                    waiting_s=state.waiting_s + ttft - state.ttft_s)
+
+
+def _solve(
+    curve: StepCurve, batch: Any, steps: Any, most: Any, prefill_first: bool
+) -> tuple[Any, LoopState]:
+    """Return the decoding requests at which the loop holds the batch, and its state there.
+
+    Regula falsi, the end that stays twice scaled down by Anderson and Björck's rule (BIT 13, 1973):
+    three to six rounds, a dozen where prompts nearly fill the steps. Where whole prompts make the
+    curve jump past the batch there is no such number, and the last guess is one side of the jump.
+    """
+    low, high = np.zeros_like(most), most
+    below, above = -batch, _surplus(_at(curve, most, batch, steps, prefill_first), batch, steps)
+    open_ended, last = above <= 0, None
+    for _ in range(_MOST_ROUNDS):
+        share = np.where(above > 0, below / np.minimum(below - above, -1e-30), 1.0)
+        guess = low + (high - low) * share
+        state = _at(curve, guess, batch, steps, prefill_first)
+        value = _surplus(state, batch, steps)
+        if np.all(open_ended | (np.abs(value) <= _TOLERANCE * batch)):
+            break
+        over = value > 0
+        before = np.where(over, above, below)
+        scale = 1.0 - value / np.where(before == 0.0, 1.0, before)
+        scale = np.where(scale > 0, scale, 0.5)
+        again = 1.0 if last is None else np.where(over == last, scale, 1.0)
+        low, high = np.where(over, low, guess), np.where(over, guess, high)
+        below, above = np.where(over, below * again, value), np.where(over, value, above * again)
+        last = over
+    return guess, state
 
 
 def most_decoding(budget: Any, prompt: Any, decode: Any, steps: Any) -> Any:
@@ -249,8 +270,9 @@ def _at(curve: StepCurve, decoding: Any, batch: Any, steps: Any, alone: bool) ->
     waited = later * (waited + holding)
     # Prompts come where others come: the steps under way have prompts of others in them.
     under_way = base + np.minimum(mixed, 1.0) * added * (1.0 - same / np.maximum(batch, 1.0))
+    burst = waves.first * _start(curve, decoding, batch, alone) if np.any(waves.first) else 0.0
     waiting = (waited * under_way + later * (np.maximum(queue, 0.0) + curve.tokenize_s)
-               + waves.first * _start(curve, decoding, batch, alone) + curve.frontend_s)
+               + burst + curve.frontend_s)
     ttft = waiting + later * curve.chunks * own
     return LoopState(decoding, step, ttft, waiting, batch / (ttft + steps * step), extra / step,
                      mixed, waited)

@@ -38,6 +38,19 @@ def test_littles_law_closes_the_loop(serve: Serve, name: str, layout: dict[str, 
 
 
 @pytest.mark.theory
+@pytest.mark.parametrize(("isl", "osl"), [(1000, 300), (200, 2000), (4000, 40), (100, 3)])
+def test_the_loop_is_closed_exactly(serve: Serve, isl: int, osl: int) -> None:
+    """b·(1 + TTFT/(n·t)) = B, also where prompts take most of the time."""
+    batch = np.array([2.0, 9.0, 33.0, 120.0, 256.0])
+    point = operating_point(serve("llama-3.1-8b"), batch, isl, osl)
+    held = point.decoding * (1.0 + point.ttft_s / ((osl - 1) * point.tpot_s))
+    # Where prompts fill the steps more requests wait than the loop itself holds.
+    waits = held > batch * (1.0 + 1e-9)
+    assert np.all(waits[:-1] <= waits[1:])
+    assert held[~waits] == pytest.approx(batch[~waits], rel=1e-9)
+    assert (~waits).sum() >= 2
+
+
 def test_decoding_and_waiting_requests_make_up_the_batch(serve: Serve) -> None:
     point = operating_point(serve("llama-3.1-8b"), np.array([8.0, 64.0, 256.0]), 2000, 300)
     decoding = point.requests_per_s * 299 * point.tpot_s
