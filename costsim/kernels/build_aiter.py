@@ -86,7 +86,8 @@ def build(
                   + ", ".join(f"@{each['commit'][:8]}" for each in recipe["older"]),
         "published": sorted({t.source for t in published(hardware)}),
         "left_out": [" ".join(_key(k)) for k in found if _key(k) not in surfaces],
-        "others_from": recipe["others_from"][system]}
+        "others_from": recipe["others_from"][system],
+        "others_apart": recipe.get("others_apart", {}).get(system, 0.0)}
     result = Calibration(system, f"calibrated: {system} from AITER's tuned kernels", surfaces,
                          about=about)
     if output is not None:

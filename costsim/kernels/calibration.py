@@ -98,6 +98,7 @@ class Calibration:
         provenance: ``calibrated: …``, ``borrowed from …`` or ``uncalibrated``.
         surfaces: (operator, variant, engine) → surface.
         widening: factor on every log error (borrowed calibrations are less sure).
+        apart: log error on top of it, for kernels of another vendor's.
         engine: whose kernels are asked for; ``""`` for any.
         about: how and from what it was made.
         rest: where kernels come from that were not measured; None for the generic roofline.
@@ -107,6 +108,7 @@ class Calibration:
     provenance: str
     surfaces: Mapping[Key, Surface] = field(default_factory=dict)
     widening: float = 1.0
+    apart: float = 0.0
     engine: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
     rest: Calibration | None = None
@@ -184,12 +186,15 @@ class Calibration:
         if mismatch >= UNRELATED:
             return Surface(GENERIC[operator]), 1.0
         surface = self.surfaces[key]
-        if not mismatch:
-            return surface, self.widening
-        own, apart = WIDENING_OTHER_TYPE * self.widening, 0.0
-        if operator in ("gemm", "moe"):
-            apart = STAND_IN_LOG_ERROR / surface.efficiency.log_error
-        return surface, float(np.hypot(own, apart))
+        return surface, self._wider(operator, surface, bool(mismatch))
+
+    def _wider(self, operator: str, surface: Surface, stands_in: bool) -> float:
+        """Return the factor on a surface's error, for what it is borrowed from or stands in for."""
+        own, apart = self.widening, self.apart
+        if stands_in:
+            own = own * WIDENING_OTHER_TYPE
+            apart = np.hypot(apart, STAND_IN_LOG_ERROR if operator in ("gemm", "moe") else 0.0)
+        return float(np.hypot(own, apart / surface.efficiency.log_error)) if apart else own
 
     def latency(self, operator: str, hardware: Hardware, **shape: Any) -> Latency:
         """Return the time of a kernel; shapes as in the architecture page, all broadcasting.

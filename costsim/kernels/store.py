@@ -141,23 +141,29 @@ def _ships(name: str) -> bool:
     return bool(name) and library.exists(FOLDER, name, ".json")
 
 
-def borrowed(relative: str) -> Calibration:
-    """Return a relative's calibration, with a wider error."""
+def borrowed(relative: str, apart: float = 0.0) -> Calibration:
+    """Return a relative's calibration, with a wider error.
+
+    Args:
+        relative: name of its calibration.
+        apart: log error to add where its kernels are another vendor's.
+    """
     found = with_others(read_calibration(relative))
     return replace(found, provenance=f"borrowed from {relative} ({found.provenance})",
-                   widening=WIDENING_BORROWED)
+                   widening=WIDENING_BORROWED, apart=apart)
 
 
 def with_others(found: Calibration) -> Calibration:
     """Return a calibration with what it says its missing kernels come from.
 
-    ``others_of`` names a calibration of the same accelerator, ``others_from`` that of a relative.
+    ``others_of`` names a calibration of the same accelerator, ``others_from`` that of a relative,
+    and ``others_apart`` is the log error to add for its being another vendor's.
     """
     same, relative = found.about.get("others_of", ""), found.about.get("others_from", "")
     if _ships(same):
         return replace(found, rest=with_others(read_calibration(same)),
                        provenance=f"{found.provenance}; the rest from {same}")
     if _ships(relative):
-        return replace(found, rest=borrowed(relative),
+        return replace(found, rest=borrowed(relative, found.about.get("others_apart", 0.0)),
                        provenance=f"{found.provenance}; the rest borrowed from {relative}")
     return found

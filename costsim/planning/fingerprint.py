@@ -28,7 +28,8 @@ def fingerprint(calibration: Calibration) -> str:
             _feed(digest, surface.efficiency)
             _feed(digest, surface.correction)
         known = _KNOWN[id(calibration.surfaces)] = (calibration.surfaces, digest.hexdigest())
-    own = f"{calibration.name} {calibration.engine} {calibration.widening:g} {known[1][:24]}"
+    sureness = f"{calibration.widening:g} {calibration.apart:g}"
+    own = f"{calibration.name} {calibration.engine} {sureness} {known[1][:24]}"
     return own if calibration.rest is None else f"{own} {fingerprint(calibration.rest)}"
 
 

@@ -254,7 +254,8 @@ def test_what_was_not_measured_is_borrowed_with_a_wider_error() -> None:
     lent = theirs.for_engine("vllm").latency("attention_decode", MI300X, **shape)
     here = ours.for_engine("vllm").latency("attention_decode", MI300X, **shape)
     assert float(here.seconds) == float(lent.seconds)
-    assert float(here.log_error) == pytest.approx(2.0 * float(lent.log_error))
+    # Another vendor's kernels: twice the error, and what those measured on both are apart.
+    assert float(here.log_error) == pytest.approx(np.hypot(2.0 * float(lent.log_error), 0.4))
     # A kernel at another rate is further away than the relative's own.
     assert ours.surface("moe", "mxfp4:mxfp4")[0] == theirs.surface("moe", "mxfp4:mxfp4")[0]
     assert ours.surface("moe", "int4:bf16")[0] == ours.surface("moe", "bf16:bf16")[0]
