@@ -108,6 +108,9 @@ def disaggregated_loop(
     knots, steps = _decode_steps(decode, most, isl + 0.5 * osl)
     n = np.maximum(decode_steps(decode.settings, osl), 1e-9)
     outside = transfer_time(prefill, decode, isl) + prefill.settings.frontend_s
+    # The decode side sends the first token: the step under way, those scheduled, and its own.
+    looks = 0.5 * (decode.settings.poll_steps + 1.0) + float(decode.settings.async_scheduling)
+    admit = 1.0 + looks * np.minimum(1.0, np.maximum(total / y - 1.0, 0.0))
     typing = prefill.settings.tokenize_s * isl
     busy_s = total / pool.capacity
 
@@ -118,7 +121,7 @@ def disaggregated_loop(
                  if run else Waves())
         later = pool.time(rate * waves.density) + typing
         start = np.maximum(0.5 * (busy_s + pool.full_s), 0.5 * typing * total)
-        return step, rate, later + waves.first * (start - later) + outside
+        return step, rate, later + waves.first * (start - later) + outside + admit * step
 
     low, high = np.zeros_like(most), most
     for _ in range(_HALVINGS):

@@ -138,39 +138,37 @@ def _add_exchange(
     queue: Queue, machine: Machine, ffn: FeedForward, size: int, group: Tokens,
     ranks: ExpertRanks, types: Types, count: int,
 ) -> None:
-    """Add dispatch and combine where attention is data parallel.
+    """Add dispatch and combine where attention is data parallel, of the fullest rank's tokens.
 
     With attention in one tensor-parallel group every rank holds all tokens and the all-reduce
     after the layer adds the experts up: nothing more is sent. An engine whose DeepEP kernels were
     measured sends by them, prompts by the normal and decode steps by the low-latency ones.
     """
-    tokens = np.asarray(group.all_groups, float)
+    tokens = np.asarray(group.all, float)
     many = (np.asarray(ranks.dp) > 1) & (tokens > 0)
     if not np.any(many):
         return
-    token = size * tokens / ranks.stage
+    token = size * tokens / (np.asarray(ranks.tp, float) * ranks.cp)
     ways = [(LOW_LATENCY, many & ~group.prompts), (NORMAL, many & group.prompts)]
     if any(machine.calibration.sending(mode) is None for mode, _ in ways):
-        _send(queue, machine, token, _copies(ffn, machine, ranks), ranks, types, count, many,
-              "experts")
+        _send(queue, machine, token, _copies(ffn, machine, ranks), ranks, types, count, many)
         return
     for mode, when in ways:
         own = machine.calibration.sending(mode)
         if own is not None and np.any(when):
-            # Steps with prompts and without send differently: they are never alike.
             _send(queue, replace(machine, calibration=own), token,
-                  _sent_copies(ffn, machine, ranks, mode), ranks, types, count, when, "")
+                  _sent_copies(ffn, machine, ranks, mode), ranks, types, count, when)
 
 
 def _send(
     queue: Queue, machine: Machine, token: Any, copies: Mapping[str, Any], ranks: ExpertRanks,
-    types: Types, count: int, when: Any, part: str,
+    types: Types, count: int, when: Any,
 ) -> None:
     sent = types.activation if bytes_per_element(types.activation) < 2 else types.communication
     for name, dtype in (("expert dispatch", sent), ("expert combine", types.communication)):
         volume = {what: token * n * bytes_per_element(dtype) for what, n in copies.items()}
-        queue.add(name, machine("all_to_all", ranks=ranks.stage, **volume), count, when,
-                  part)
+        # Steps alike in the tokens of all ranks may differ in those of the fullest one.
+        queue.add(name, machine("all_to_all", ranks=ranks.stage, **volume), count, when)
 
 
 def _copies(ffn: FeedForward, machine: Machine, ranks: ExpertRanks) -> dict[str, Any]:

@@ -8,6 +8,9 @@ that leaves one recipe for most rows.
 
 * Early recipes of SGLang on GB200 name one GPU per worker where the expert parallelism, given
   later, says how many there are; the table has those.
+* The low-latency ones among them (four GPUs a worker) say data-parallel attention, and that what
+  they say does nothing; they are served by tensor parallelism, as the same recipes of srt-slurm are
+  and as their times at one request per worker show.
 * ``prefill_tp`` and ``decode_tp`` are GPUs of one worker, whatever its parallelism.
 * Rows of the database dump carry no drafting: of the rows with one recipe 195 of 197 have none.
 * Where a recipe with and one without drafting remain and both runs are in the file, the faster run

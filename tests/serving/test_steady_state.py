@@ -140,3 +140,13 @@ def test_a_step_takes_no_less_than_either_of_its_halves_however_many_prompts_sha
                 both = cost.mixed(batch, context, chunks)
                 alone = cost.decode(batch).seconds(context), cost.mixed(0, 0.0, chunks)
                 assert 0.999 * max(alone) <= both <= 1.001 * sum(alone), (batch, prompts, tokens)
+
+
+@pytest.mark.parametrize(("batch", "isl", "osl"), [(64, 1024, 512), (128, 4000, 256)])
+def test_data_parallel_ranks_agree_with_the_steady_state(batch: int, isl: int, osl: int) -> None:
+    """A prompt on one rank holds all of them up, and its exchange is that of the fullest rank."""
+    deployment = deployment_of("deepseek-v3", "h200_sxm", {"dp": 8, "ep": 8})
+    point = operating_point(deployment, batch, isl, osl)
+    found = closed_loop(deployment, batch, isl, osl, 10 * float(point.e2e_s), ahead=False)
+    assert float(point.tpot_s) == pytest.approx(found.tpot_s, rel=0.06)
+    assert float(point.requests_per_s) == pytest.approx(found.requests_per_s, rel=0.10)
