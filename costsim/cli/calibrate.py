@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command("calibrate")
+@click.argument("more", metavar="[FILE]...", nargs=-1)
 @click.option("--device", type=click.Choice(["local"]), default="local", show_default=True,
               help="What to measure.")
 @click.option("--backend", type=click.Choice(["auto", "numpy", "torch", "cuda"]), default="auto",
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
               help="Under a minute, or the full grid (up to half an hour).")
 @click.option("--from", "sources", metavar="FILE|DIR|silicon", multiple=True,
               help="Fit these measurements and measure nothing: a kernel table, or results (JSON) "
-                   "of a serving benchmark, of which several may be given.")
+                   "of a serving benchmark, of which several may follow.")
 @click.option("--system", "systems", multiple=True,
               help="With --from silicon: only these systems, such as h100_sxm. With --from and a "
                    "checkout of AITER: build the calibration that ships, mi300x or mi355x.")
@@ -51,7 +52,8 @@ if TYPE_CHECKING:
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path),
               help="Folder for the table, the calibration and a figure for each operator.")
 def command(
-    sources: tuple[str, ...], as_json: bool, output: Path | None, **options: Any
+    more: tuple[str, ...], sources: tuple[str, ...], as_json: bool, output: Path | None,
+    **options: Any,
 ) -> None:
     """Measure the kernels of this machine, fit them, and save the result as a profile.
 
@@ -63,6 +65,9 @@ def command(
 
     Example: costsim calibrate --quick --output out/calibrate
     """
+    if more and not sources:
+        raise InputError(f"{more[0]}: files that are to be fitted come after --from")
+    sources += more
     if is_benchmark(sources):
         names = ("tp", "pp", "ep", "dp", "cp", "precision", "kv", "engine", "changes")
         layout = {name: options[name] for name in names}
@@ -70,7 +75,7 @@ def command(
                     options["replicas"], layout, as_json, output)
         return
     if len(sources) > 1:
-        raise InputError("--from: several files only of serving benchmarks (.json, .jsonl)")
+        raise InputError("--from: several files only of serving benchmarks (JSON, logs)")
     source = sources[0] if sources else None
     if source == "silicon" or (source and options["systems"]):
         _shipped(source, options["systems"], output, as_json)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from costsim.cli.options import complete_hardware, emit, output_options
-from costsim.cli.validate_all import everything, published
+from costsim.cli.validate_all import everything, public, published
 from costsim.cli.validate_benchmark import SUFFIXES
 from costsim.cli.validate_benchmark import command as benchmark
 from costsim.cli.validate_engine import command as engine
@@ -128,4 +128,5 @@ def serving(folders: tuple[Path, ...], as_json: bool, output: Path | None) -> No
 
 command.add_command(everything)
 command.add_command(published)
+command.add_command(public)
 command.add_command(training)

@@ -11,7 +11,8 @@ from costsim.cli.options import emit, output_options
 
 DATA = Path("../shared/data")
 ENGINE = Path("benchmarks/engine.json")
-NAMES = ("engine", "kernels", "silicon", "published", "published_csv", "serving", "training")
+NAMES = ("engine", "kernels", "silicon", "published", "published_csv", "public", "serving",
+         "training")
 
 
 @click.command("all")
@@ -80,6 +81,26 @@ def published(
     found = replace(found, left_out={**found.left_out, **left})
     data: Any = data_of([found])
     emit(data["published"], lambda: comparison_table(found), as_json, None, "published")
+    if output is not None:
+        for path in write_report([found], output):
+            click.echo(f"written: {path}", err=True)
+
+
+@click.command("public")
+@output_options
+def public(as_json: bool, output: Path | None) -> None:
+    """Compare with runs of serving benchmarks in public repositories, as a user would his own.
+
+    Example: costsim validate public --output out/public
+    """
+    from costsim.cli.run import progress_bar
+    from costsim.reports.accuracy import data_of, write_report
+    from costsim.reports.accuracy_tables import comparison_table
+    from costsim.validation.public_runs import comparison
+
+    with progress_bar(as_json) as say:
+        found = comparison(lambda done, total: say(done, total, "public runs"))
+    emit(data_of([found])["public"], lambda: comparison_table(found), as_json, None, "public")
     if output is not None:
         for path in write_report([found], output):
             click.echo(f"written: {path}", err=True)

@@ -174,6 +174,13 @@ def published(at: Where, progress: Progress | None = None) -> Comparison:
     return comparison(progress=_named(progress, "published results"))
 
 
+def public(at: Where, progress: Progress | None = None) -> Comparison:
+    """Return the runs of serving benchmarks in public repositories."""
+    from costsim.validation.public_runs import comparison
+
+    return comparison(_named(progress, "public runs"))
+
+
 def published_csv(at: Where, progress: Progress | None = None) -> Comparison:
     """Return the collected table of published operating points, where it is at hand."""
     from costsim.validation.published import comparison
@@ -223,7 +230,7 @@ def _named(progress: Progress | None, what: str) -> Callable[[int, int], None] |
 
 COMPARISONS: Mapping[str, Callable[[Where, Progress | None], Comparison]] = {
     "engine": engine, "kernels": kernels, "silicon": silicon, "published": published,
-    "published_csv": published_csv, "serving": serving, "training": training,
+    "published_csv": published_csv, "public": public, "serving": serving, "training": training,
 }
 
 

@@ -18,6 +18,8 @@ from costsim.validation.benchmarks.run import Run, Statistic
 
 LATENCIES = ("ttft_s", "tpot_s", "e2e_s")
 METRICS = (*LATENCIES, "requests_per_s", "output_tokens_per_s")
+# A mean so many times its median, where the load does not make it so, is a stall of a few requests.
+_STALLED = 4.0
 # Where the engine completes less than this share of what is offered, a queue grows.
 _KEEPS_UP = 0.9
 
@@ -181,11 +183,21 @@ def pair(run: Run, predicted: Replayed, metric: str) -> tuple[float, float] | No
     ours, theirs = getattr(predicted, metric), getattr(run, metric)
     if metric not in LATENCIES:
         return float(theirs), float(ours)
-    for name in ("mean", "p50"):
+    stalled = metric == "ttft_s" and _stalled(run, predicted) is not None
+    for name in ("p50",) if stalled else ("mean", "p50"):
         measured, value = getattr(theirs, name), getattr(ours, name)
         if measured and measured > 0 and value and value > 0:
             return float(measured), float(value)
     return None
+
+
+def _stalled(run: Run, predicted: Replayed) -> float | None:
+    """Return the mean TTFT over its median where the load does not explain it; else None."""
+    measured, ours = run.ttft_s, predicted.ttft_s
+    if not (measured.mean and measured.p50 and ours.mean and ours.p50):
+        return None
+    ratio = measured.mean / measured.p50
+    return ratio if ratio > _STALLED * max(ours.mean / ours.p50, 1.0) else None
 
 
 _ERRORS = {"tpot_s": "log_error_tpot", "e2e_s": "log_error_tpot",
@@ -211,6 +223,10 @@ def _compared(
     more = [*notes, *run.notes]
     if run.ttft_s.mean is None and run.ttft_s.p50 is not None:
         more.append("medians: the file has no means")
+    ratio = _stalled(run, found)
+    if ratio is not None:
+        more.append(f"the mean TTFT is {ratio:.0f} times the median, which the load does not "
+                    "explain: was the engine warmed up? Medians are compared")
     if run.failed:
         more.append(f"{run.failed} requests failed and are left out")
     return Compared(run, found, tuple(rows), tuple(more))

@@ -158,6 +158,17 @@ def test_all_at_once_is_a_burst_with_its_queue(served: Deployment) -> None:
     assert found.predicted.queue_share > 0.5
 
 
+def test_a_stall_of_the_first_request_is_seen(served: Deployment) -> None:
+    row = measured(served, 4)
+    usual = compare_runs([read_flat(row, "f")], served).runs[0]
+    assert not any("warmed up" in note for note in usual.notes)
+    cold = {**row, "mean_ttft_ms": row["mean_ttft_ms"] + 9 * row["median_ttft_ms"]}
+    found = compare_runs([read_flat(cold, "f")], served).runs[0]
+    assert any("warmed up" in note for note in found.notes)
+    ttft = next(m for m in found.rows if m.metric == "ttft_s")
+    assert ttft.measured == pytest.approx(row["median_ttft_ms"] / 1e3)
+
+
 def test_a_long_loop_of_mixed_lengths_is_near_the_steady_state(served: Deployment) -> None:
     run = replace(asked(32, 3000), isl_cv=0.4, osl_cv=0.4)
     found, at = replay(run, served), operating_point(served, 32.0, 1000.0, 200.0)
@@ -242,6 +253,9 @@ def test_the_commands_show_tables_and_write_files(
     (["validate", "none.json", "--model", "llama-3.1-8b"], "--hardware"),
     (["calibrate", "--from", "none.json", "--hardware", "h100_sxm"], "needs --model"),
     (["calibrate", "--from", "a.csv", "--from", "b.csv"], "several files"),
+    (["calibrate", "--from", "a.csv", "b.csv"], "several files"),
+    (["calibrate", "--from", "none.json", "more.json", "--hardware", "h100_sxm"], "needs --model"),
+    (["calibrate", "mine.json"], "come after --from"),
 ])
 def test_mistakes_are_one_line(
     args: list[str], message: str, capsys: pytest.CaptureFixture[str]

@@ -41,12 +41,14 @@ def printed_rows(text: str) -> Iterator[dict[str, Any]]:
     """
     last = 0
     for block in _BLOCK.finditer(text):
-        before = text[last:block.start()]
-        yield _row(before, block.group(1))
+        row = _row(text[last:block.start()], block.group(1))
         last = block.end()
+        # Documents also show blocks with xxx in place of figures.
+        if row.get("completed", "").isdigit():
+            yield row
 
 
-def _row(before: str, block: str) -> dict[str, Any]:
+def _row(before: str, block: str) -> dict[str, str]:
     flags = _flags(before)
     lines = dict(_lines(before)) | dict(_lines(block))
     row = {**flags, **lines}
