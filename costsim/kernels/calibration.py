@@ -32,6 +32,7 @@ from costsim.kernels.efficiency import (
     Latency,
     roofline_latency,
 )
+from costsim.kernels.layers import Layers
 from costsim.kernels.operators import (
     ONE_ROW,
     STEADY,
@@ -78,12 +79,14 @@ class Surface:
         correction: on top of the physics; None where measurements are few.
         rows: measurements behind it.
         about: held-out figures and provenance, as plain data.
+        layers: on top of that, of single layers; None where kernels are not tuned layer by layer.
     """
 
     efficiency: Efficiency
     correction: Correction | None = None
     rows: int = 0
     about: Mapping[str, Any] = field(default_factory=dict)
+    layers: Layers | None = None
 
 
 Key = tuple[str, str, str]  # operator, variant, engine
@@ -186,6 +189,9 @@ class Calibration:
         if mismatch >= UNRELATED:
             return Surface(GENERIC[operator]), 1.0
         surface = self.surfaces[key]
+        if mismatch or self.widening > 1.0 or self.engine not in ("", key[2]):
+            # Which layers somebody tuned is not the same for another kernel, engine or device.
+            surface = replace(surface, layers=None)
         return surface, self._wider(operator, surface, bool(mismatch))
 
     def _wider(self, operator: str, surface: Surface, stands_in: bool) -> float:
@@ -292,6 +298,8 @@ def corrected(
         return replace(found, log_error=error)
     value, outside = surface.correction.at(
         features(operator, shape, surface.efficiency), STEADY.get(operator, ()))
+    if surface.layers is not None:
+        value = value + surface.layers.at(shape)
     factor = np.exp(value)
     if np.any(outside):
         error = error * (1.0 + WIDENING_PER_OCTAVE * outside)

@@ -7,6 +7,7 @@ every `FADE_OCTAVES` of distance, so that far from measurements the physics alon
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -41,6 +42,10 @@ class Correction:
         """The values, with those not measured filled in from their neighbours."""
         return filled(self.values)
 
+    @cached_property
+    def _nodes(self) -> tuple[list[float], ...]:
+        return tuple(axis.tolist() for axis in self.axes)
+
     def at(self, features: Sequence[Any], steady: Collection[int] = ()) -> tuple[Any, Any]:
         """Return the correction and the distance outside the grid [octaves].
 
@@ -55,14 +60,16 @@ class Correction:
             if len(nodes) == 0:
                 grid = _contract(grid, axis, 0, 0.0)
                 continue
-            low, share, distance = locate(nodes, feature)
+            x = np.asarray(feature, float)
+            one = x.size == 1
+            low, share, distance = (locate_one(self._nodes[number], x.item()) if one
+                                    else locate(nodes, x))
             outside = outside + distance
             # Along an axis measured at one place only nothing says that the correction fades.
             if len(nodes) > 1 and number not in steady:
                 fading = fading + distance
-            if low.size == 1:
-                i, f = int(low.reshape(-1)[0]), float(share.reshape(-1)[0])
-                grid = _contract(grid, axis, i, f)
+            if one:
+                grid = _contract(grid, axis, low, share)
             else:
                 waiting.append((low, share))
                 axis += 1
@@ -70,6 +77,15 @@ class Correction:
         if np.any(fading):
             value = value * np.exp(-fading / FADE_OCTAVES)
         return value, outside
+
+
+def locate_one(nodes: Sequence[float], x: float) -> tuple[int, float, float]:
+    """Return the same as `locate` for one number, in a tenth of the time."""
+    inside = min(max(x, nodes[0]), nodes[-1])
+    if len(nodes) == 1:
+        return 0, 0.0, abs(x - inside)
+    low = bisect_right(nodes, inside, 1, len(nodes) - 1) - 1
+    return low, (inside - nodes[low]) / (nodes[low + 1] - nodes[low]), abs(x - inside)
 
 
 def locate(nodes: Array, feature: Any) -> tuple[Any, Any, Any]:

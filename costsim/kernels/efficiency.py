@@ -45,6 +45,7 @@ class Efficiency:
         ridge: exponent p of the smooth maximum (t_c^p + t_m^p)^(1/p).
         log_error: standard deviation of log(actual / predicted).
         unskipped: share of the work that a sliding window hides and the kernel does all the same.
+        masked: share of the work that the causal mask hides and attention does all the same.
         padding: share of the work in a GEMM's missing rows of the last tile that is done.
         tile_rows: rows of a GEMM's tiles.
     """
@@ -56,6 +57,7 @@ class Efficiency:
     ridge: float = 3.0
     log_error: float = 0.35
     unskipped: float = 0.0
+    masked: float = 0.0
     padding: float = 1.0
     tile_rows: float = TILE_ROWS
 

@@ -13,27 +13,45 @@ Array = NDArray[np.float64]
 def filled(values: Array) -> Array:
     """Return the values with unmeasured nodes (NaN) taken from measured ones near them.
 
-    On an axis of two nodes the other's value: no contrast where none was measured. Then the mean
-    of the lines between measured neighbours on all axes, a line over fewer steps counting more;
-    where there are none, of the next measured values on all axes; and so on from what was filled.
+    The mean of the lines between measured neighbours on all axes, a line over fewer steps counting
+    more. Where there are none, on an axis of two nodes the other's value (no contrast where none
+    was measured on both sides), else the next measured value on the first axis that has one. And
+    so on from what was filled.
     """
     reached = ~np.isnan(values)
     values = np.where(reached, values, 0.0)
     if not reached.any():
         return values
-    for axis, length in enumerate(values.shape):
-        if length == 2:
-            other = np.flip(reached, axis)
-            values = np.where(reached | ~other, values, np.flip(values, axis))
-            reached = reached | other
     while not reached.all():
         lines = [_line(values, reached, axis) for axis, n in enumerate(values.shape) if n > 1]
         between = [(line, span * inside) for line, span, inside in lines]
         near, found = _mean(between)
         if not np.any(found & ~reached):
-            near, found = _mean([(line, span) for line, span, _ in lines])
+            near, found = _across(values, reached)
+        if not np.any(found & ~reached):
+            near, found = _first([(line, span) for line, span, _ in lines])
         values, reached = np.where(reached | ~found, values, near), reached | found
     return values
+
+
+def _across(
+    values: Array, reached: NDArray[np.bool_]
+) -> tuple[Array, NDArray[np.bool_]]:
+    """Return each node's neighbour on axes of two nodes, and where that is known."""
+    near, found = values, np.zeros_like(reached)
+    for axis, length in enumerate(values.shape):
+        if length == 2:
+            other = np.flip(reached, axis) & ~found
+            near, found = np.where(other, np.flip(values, axis), near), found | other
+    return near, found
+
+
+def _first(lines: Sequence[tuple[Array, NDArray[np.intp]]]) -> tuple[Array, NDArray[np.bool_]]:
+    """Return what the first line says that spans a step at all, and where one does."""
+    near, found = lines[0][0], lines[0][1] > 0
+    for line, span in lines[1:]:
+        near, found = np.where(found, near, line), found | (span > 0)
+    return near, found
 
 
 def _mean(lines: Sequence[tuple[Array, NDArray[np.intp]]]) -> tuple[Array, NDArray[np.bool_]]:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from costsim.hardware.accelerator import Hardware
 from costsim.kernels.calibration import Calibration, Key, Surface
 from costsim.kernels.efficiency import GENERIC
@@ -32,7 +34,8 @@ BLOCK_SHARE = 0.87
 def fit_with_error(kernel: Kernel, hardware: Hardware, blocks: bool = False) -> Surface:
     """Return the surface of all rows, with the error that rows show which a fit did not see.
 
-    Half of the held-out rows set the error, the other half tell how many of them it covers.
+    Half of the rows held out at random set the error, the other half tell how many of them it
+    covers; rows of blocks set it together, and tell by halves what half of them would cover.
 
     Args:
         kernel: measured rows.
@@ -54,8 +57,11 @@ def fit_with_error(kernel: Kernel, hardware: Hardware, blocks: bool = False) -> 
         ours, theirs, figures = block_errors(kernel, hardware, spread)
         about["blocks"] = figures
         if len(ours):
-            spread = max(spread, enough_for(ours, BLOCK_SHARE))
-            about["coverage_blocks"] = coverage(theirs, spread)
+            # Each half is counted with the error that the other one sets: blocks can be few rows.
+            held = [coverage(told, max(spread, enough_for(set_by, BLOCK_SHARE)))
+                    for set_by, told in ((ours, theirs), (theirs, ours)) if len(set_by)]
+            about["coverage_blocks"] = round(float(np.mean(held)), 3)
+            spread = max(spread, enough_for(np.concatenate([ours, theirs]), BLOCK_SHARE))
     if len(counted):
         about["coverage"] = coverage(counted, spread)
     return replace(surface, efficiency=replace(surface.efficiency, log_error=spread), about=about)

@@ -55,17 +55,28 @@ def work_on(operator: str, shape: Shape, kind: str, e: Efficiency | None = None)
     Args:
         operator, shape: of the call.
         kind: of the hardware.
-        e: says what the kernel does beyond the useful work: under a window, in partly filled tiles.
+        e: says what the kernel does beyond the useful work: under masks, in partly filled tiles.
     """
     if operator == "gemm" and e is not None:
-        shape = {**shape, "tile_rows": e.tile_rows, "padding": e.padding}
-    done = operator_work(operator, shape)
+        done = work.gemm_work(**shape, tile_rows=e.tile_rows, padding=e.padding)
+    else:
+        done = operator_work(operator, shape)
     unskipped = 0.0 if e is None else e.unskipped
     if unskipped > 0.0 and np.max(shape.get("window", 0)) > 0:
         done = _with_hidden(done, operator_work(operator, {**shape, "window": 0.0}), unskipped)
     if kind != "cpu":
         return done
-    return Work(done.flop, done.bytes, padded_flop=None if unskipped == 0.0 else done.padded_flop)
+    padded = None if unskipped == 0.0 else done.padded_flop
+    if operator == "attention_prefill" and e is not None and e.masked > 0.0:
+        padded = _unmasked(done.flop if padded is None else padded, shape, e.masked)
+    return Work(done.flop, done.bytes, padded_flop=padded)
+
+
+def _unmasked(flop: Any, shape: Shape, share: float) -> Any:
+    """Return the work of causal attention with a share of the pairs that the mask hides."""
+    q = np.asarray(shape["new_tokens"], float)
+    seen = work.attended_pairs(q, shape["context"], shape.get("window", 0))
+    return flop * (1.0 + share * q * (q - 1.0) / 2.0 / seen)
 
 
 def _with_hidden(seen: Work, whole: Work, unskipped: float) -> Work:
@@ -156,7 +167,8 @@ def _gemm(s: Shape, tile: float = work.TILE_ROWS, padding: float = 1.0) -> tuple
     # Many rows come in tiles: one row over may cost a whole tile more.
     m = np.maximum(np.asarray(s["m"], float), 1.0)
     filled = np.where(m > tile, np.ceil(m / tile) * tile, m)
-    return _log2(m + padding * (filled - m)), _log2(s["n"]), _log2(s["k"]), np.log2(filled / m)
+    counted = filled if padding == 1.0 else m + padding * (filled - m)
+    return np.log2(counted), _log2(s["n"]), _log2(s["k"]), np.log2(filled / m)
 
 
 def _hidden(whole: Any, seen: Any, window: Any) -> Any:
@@ -176,12 +188,14 @@ def _attention_prefill(s: Shape) -> tuple[Any, ...]:
 
 
 def _attention_decode(s: Shape) -> tuple[Any, ...]:
-    window = np.asarray(s.get("window", 0), float)
-    seen = np.minimum(s["context"], np.where(window > 0, window, np.inf))
+    window, seen = np.asarray(s.get("window", 0), float), np.asarray(s["context"], float)
+    hidden: Any = 0.0
+    kv_heads: Any = 0.0
+    if window.max() > 0:
+        whole, seen = seen, np.minimum(seen, np.where(window > 0, window, np.inf))
+        # Little is left to read under a window, and how it spreads over the heads shows.
+        hidden, kv_heads = np.log2(whole / seen), _log2(s["kv_heads"])
     group = np.asarray(s["heads"], float) / s["kv_heads"]
-    hidden = _hidden(np.asarray(s["context"], float), seen, window)
-    # Little is left to read under a window, and how it spreads over the heads shows.
-    kv_heads = _log2(s["kv_heads"]) if np.max(window) > 0 else 0.0
     return (_log2(np.asarray(s["batch"], float) * s["kv_heads"]), _log2(seen), _log2(group),
             _log2(s["head_dim"]), hidden, kv_heads)
 
@@ -240,6 +254,7 @@ FEATURES: dict[str, Callable[[Shape], tuple[Any, ...]]] = {
     "elementwise": _elementwise, **dict.fromkeys(COLLECTIVES, _collective),
 }
 
+
 def features(operator: str, shape: Shape, e: Efficiency) -> tuple[Any, ...]:
     """Return the log2 features of a call, as a kernel of these efficiencies sees it."""
     if operator == "gemm":
@@ -256,7 +271,7 @@ NODES: dict[str, tuple[Nodes, ...]] = {
     "attention_decode": ((15, 12, 8, 6, 6, 0), (15, 12, 8, 6, 0, 5), (15, 12, 8, 6, 0, 0)),
     "mla_prefill": ((18, 12, 8),), "mla_decode": ((12, 17, 8),),
     "dsa_prefill": ((9, 10, 6, 3),), "dsa_decode": ((11, 12, 6, 3),),
-    "linear_attention": ((12, 14, 10),), "moe": ((10, 7, 8, 6, 4),), "elementwise": ((20,),),
+    "linear_attention": ((12, 14, 10),), "moe": ((12, 7, 8, 6, 4),), "elementwise": ((20,),),
     **dict.fromkeys(COLLECTIVES, ((23, 6),)),
 }
 

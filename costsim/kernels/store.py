@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from costsim import library
 from costsim.errors import InputError
 from costsim.files import write_atomically
 from costsim.hardware.accelerator import Hardware
 from costsim.hardware.loader import list_hardware, load_hardware
-from costsim.kernels.calibration import WIDENING_BORROWED, Calibration, Surface
+from costsim.kernels.calibration import WIDENING_BORROWED, Calibration, Key, Surface
+from costsim.kernels.correction import Array
 from costsim.kernels.efficiency import Efficiency
-from costsim.kernels.packing import STEP, decode, encode
+from costsim.kernels.packing import (
+    STEP,
+    compact,
+    decode,
+    decode_keys,
+    decode_layers,
+    encode,
+    encode_keys,
+    encode_layers,
+    expanded,
+)
 from costsim.loading import read_json
 
 FOLDER = "hardware_profiles/calibrations"
@@ -53,36 +67,51 @@ MEDIAN = 0.6745
 
 def _text(calibration: Calibration, coarseness: float) -> str:
     axes: dict[tuple[float, ...], int] = {}
+    keys = _layer_keys(calibration.surfaces)
     surfaces = [
         {"operator": key[0], "variant": key[1], "engine": key[2],
          "efficiency": _unlike(asdict(surface.efficiency), asdict(Efficiency())),
-         "correction": _packed(surface, coarseness, axes),
-         "rows": surface.rows, "about": dict(surface.about)}
+         **_packed(surface, coarseness, axes, keys.get(key[0])),
+         "rows": surface.rows, "about": compact(surface.about)}
         for key, surface in sorted(calibration.surfaces.items())]
     lines = ",\n".join(json.dumps(s, separators=(",", ":")) for s in surfaces)
     head = json.dumps({"format": FORMAT, "name": calibration.name,
                        "provenance": calibration.provenance, "about": dict(calibration.about)},
                       indent=1)
     shared = ",\n".join(json.dumps(a, separators=(",", ":")) for a in axes)
-    return f'{head[:-2]},\n "axes": [\n{shared}\n],\n "surfaces": [\n{lines}\n]}}\n'
+    layers = json.dumps({o: encode_keys(k) for o, k in keys.items()}, separators=(",", ":"))
+    return (f'{head[:-2]},\n "axes": [\n{shared}\n],\n "layers": {layers},\n'
+            f' "surfaces": [\n{lines}\n]}}\n')
+
+
+def _layer_keys(surfaces: Mapping[Key, Surface]) -> dict[str, Array]:
+    """Return all layers that any surface of an operator has factors of, by operator."""
+    found: dict[str, list[Array]] = {}
+    for key, surface in surfaces.items():
+        if surface.layers is not None:
+            found.setdefault(key[0], []).append(surface.layers.keys)
+    return {operator: np.unique(np.vstack(keys), axis=0) for operator, keys in found.items()}
 
 
 def _unlike(values: dict[str, float], usual: dict[str, float]) -> dict[str, float]:
     """Return those values, rounded, that are not the usual ones."""
-    return {k: float(f"{v:.5g}") for k, v in values.items() if v != usual[k]}
+    return {k: float(f"{v:.4g}") for k, v in values.items() if v != usual[k]}
 
 
 def _packed(
-    surface: Surface, coarseness: float, axes: dict[tuple[float, ...], int]
-) -> dict[str, Any] | None:
-    """Return the correction as JSON; its axes are numbers of those in ``axes``, which grows."""
+    surface: Surface, coarseness: float, axes: dict[tuple[float, ...], int], keys: Array | None
+) -> dict[str, Any]:
+    """Return correction and layers as JSON; axes are numbers of those in ``axes``, which grows."""
     if surface.correction is None:
-        return None
+        return {"correction": None}
     error = surface.about.get("held_out", {}).get("median", MEDIAN * surface.efficiency.log_error)
     step = max(STEP, STEP_SHARE * error) * coarseness
     packed = encode(surface.correction, round(step, 4))
     numbers = [axes.setdefault(tuple(a), len(axes)) for a in packed["axes"]]
-    return {**packed, "axes": numbers}
+    correction = {"correction": {**packed, "axes": numbers}}
+    if surface.layers is None or keys is None:
+        return correction
+    return {**correction, "layers": encode_layers(surface.layers, keys, round(step / 2, 4))}
 
 
 def read_calibration(name: str | Path) -> Calibration:
@@ -102,7 +131,8 @@ def _read(path: Path, modified: int) -> Calibration:
         if data["format"] != FORMAT:
             raise InputError(f"{path}: format {data['format']}, this version reads {FORMAT}")
         axes = data["axes"]
-        surfaces = {(s["operator"], s["variant"], s["engine"]): _surface(s, axes)
+        keys = {operator: decode_keys(k) for operator, k in data.get("layers", {}).items()}
+        surfaces = {(s["operator"], s["variant"], s["engine"]): _surface(s, axes, keys)
                     for s in data["surfaces"]}
         return Calibration(data["name"], data["provenance"], surfaces, about=data["about"])
     except (IndexError, KeyError, TypeError, ValueError, zlib.error) as error:
@@ -111,10 +141,16 @@ def _read(path: Path, modified: int) -> Calibration:
         raise InputError(f"{path}: not a calibration: {error!r}") from None
 
 
-def _surface(data: dict[str, Any], axes: list[list[float]]) -> Surface:
+def _surface(
+    data: dict[str, Any], axes: list[list[float]], keys: Mapping[str, Array]
+) -> Surface:
     packed = data["correction"]
     correction = packed and decode({**packed, "axes": [axes[i] for i in packed["axes"]]})
-    return Surface(Efficiency(**data["efficiency"]), correction, data["rows"], data["about"])
+    layers = None
+    if "layers" in data:
+        layers = decode_layers(data["layers"], data["operator"], keys[data["operator"]])
+    return Surface(Efficiency(**data["efficiency"]), correction, data["rows"],
+                   expanded(data["about"]), layers)
 
 
 def load_calibration(hardware: Hardware | str) -> Calibration:

@@ -23,6 +23,7 @@ from costsim.kernels.calibration import (
 )
 from costsim.kernels.correction_fit import fit_correction
 from costsim.kernels.efficiency import COLLECTIVES, GENERIC, Efficiency, Latency, roofline_latency
+from costsim.kernels.layers import fit_layers
 from costsim.kernels.operators import (
     FEATURES,
     NODES,
@@ -137,10 +138,10 @@ _NAMES = ("compute", "memory", "half_bytes", "launch_s", "ridge")
 _BOUNDS: dict[str, tuple[float, float]] = {
     "compute": (0.01, 1.1), "memory": (0.02, 1.5), "half_bytes": (1e3, 1e9),
     "launch_s": (2e-7, 1e-3), "ridge": (1.0, 8.0), "unskipped": (1e-7, 1.0),
-    "padding": (1e-3, 1.0)}
-_FIRST = {"unskipped": 0.05, "padding": 0.5}
+    "masked": (1e-3, 1.0), "padding": (1e-3, 1.0)}
+_FIRST = {"unskipped": 0.05, "masked": 0.5, "padding": 0.5}
 # Those of them that say how much work is done.
-_WORK_NAMES = ("unskipped", "padding", "tile_rows")
+_WORK_NAMES = ("unskipped", "masked", "padding", "tile_rows")
 # Tiles of a GEMM in rows, of which each kernel takes the one that its rows like best.
 TILES = (64.0, 128.0)
 
@@ -160,6 +161,8 @@ def fit_efficiency(kernel: Kernel, hardware: Hardware, seed: int = 0) -> Efficie
         return min(found, key=lambda f: f[1])[0]
     if kernel.variant.endswith(WINDOWED):
         names = (*names, "unskipped")
+    if kernel.operator == "attention_prefill" and hardware.kind == "cpu":
+        names = (*names, "masked")
     return _fitted(few, hardware, start, names)[0]
 
 
@@ -216,7 +219,9 @@ def fit_surface(kernel: Kernel, hardware: Hardware) -> Surface:
     nodes = _best([(n, STIFFNESS[0]) for n in layouts], where, residual)[0]
     stiff = STIFFNESS[:1] if rows > DENSE else STIFFNESS
     nodes, stiffness = _best([(nodes, s) for s in stiff], where, residual)
-    return Surface(efficiency, fit_correction(where, residual, nodes, stiffness), rows)
+    correction = fit_correction(where, residual, nodes, stiffness)
+    layers = fit_layers(kernel.operator, kernel.shape, residual - correction.at(where)[0])
+    return Surface(efficiency, correction, rows, layers=layers)
 
 
 def _best(

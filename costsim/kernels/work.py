@@ -53,20 +53,23 @@ def gemm_work(
     a = bytes_per_element(activation)
     moved = m * (a * k + max(a, 2.0) * n) + bytes_per_element(dtype) * n * k
     columns, whole = np.ceil(n / TILE_COLUMNS), np.ceil(m / tile_rows)
-    filled = computed_rows(m, tile_rows, padding) * (2.0 * columns * TILE_COLUMNS * k)
+    filled = computed_rows(m, whole, tile_rows, padding) * (2.0 * columns * TILE_COLUMNS * k)
     return Work(m * (2.0 * n * k), moved, whole * columns, filled)
 
 
-def computed_rows(rows: Any, tile_rows: float = TILE_ROWS, padding: float = 1.0) -> Any:
+def computed_rows(
+    rows: Any, whole: Any, tile_rows: float = TILE_ROWS, padding: float = 1.0
+) -> Any:
     """Return the rows that are computed: the last tile, or a part of it, is filled up.
 
     Args:
         rows: of the input; where they fill no tile they come in sixteens.
+        whole: tiles that they take.
         tile_rows: rows of a tile.
         padding: share of the missing rows that is computed all the same.
     """
     few = np.ceil(rows / SMALLEST_ROWS) * SMALLEST_ROWS
-    filled = np.where(rows >= tile_rows, np.ceil(rows / tile_rows) * tile_rows, few)
+    filled = np.where(rows >= tile_rows, whole * tile_rows, few)
     return filled if padding == 1.0 else rows + padding * (filled - rows)
 
 
@@ -204,7 +207,7 @@ def moe_work(
     moved = touched * (expert * bytes_per_element(dtype)) + pairs * (
         hidden * (a + 2.0) + matrices * local * 2.0)
     tiles = touched * whole * np.ceil(local / TILE_COLUMNS)
-    filled = touched * computed_rows(per_expert) * (2.0 * expert)
+    filled = touched * computed_rows(per_expert, whole) * (2.0 * expert)
     return Work(pairs * (2.0 * expert), moved, tiles, filled)
 
 

@@ -142,10 +142,16 @@ def test_a_contrast_that_was_measured_nowhere_near_is_none() -> None:
     np.testing.assert_allclose(grid.grid[3], [0.4, 0.5], atol=0.01)
 
 
-def test_beyond_the_measured_corner_the_nearest_values_are_kept() -> None:
+def test_a_contrast_measured_on_both_sides_holds_between_them() -> None:
+    values = np.array([[0.1, 0.5], [0.2, np.nan], [0.3, 0.7]])
+    np.testing.assert_allclose(filled(values)[1, 1], 0.6)
+
+
+def test_beyond_the_measured_corner_the_nearest_value_on_the_first_axis_is_kept() -> None:
     values = np.full((4, 3), np.nan)
     values[:, 0], values[0] = [0.1, 0.2, 0.3, 0.4], [0.1, 0.3, 0.5]
-    np.testing.assert_allclose(filled(values)[3, 2], (0.4 / 4 + 0.5 / 9) / (1 / 4 + 1 / 9))
+    np.testing.assert_allclose(filled(values)[3], [0.4, 0.3, 0.5])
+    np.testing.assert_allclose(filled(np.full((2, 3), np.nan)), 0.0)
 
 
 @pytest.mark.parametrize("unskipped", [0.02, 0.5, 1.0])
@@ -163,6 +169,39 @@ def test_the_fit_finds_how_much_of_a_window_a_kernel_skips(unskipped: float) -> 
     (kernel,) = (k for k in kernels(make_table("attention_prefill", shape, seconds))
                  if k.variant.endswith("/window"))
     assert fit_surface(kernel, H100).efficiency.unskipped == pytest.approx(unskipped, rel=0.3)
+
+
+@pytest.mark.parametrize("masked", [0.05, 1.0])
+def test_the_fit_finds_how_much_of_the_causal_mask_a_processor_computes(masked: float) -> None:
+    batch, new, context = (a.ravel() for a in np.meshgrid(
+        2.0 ** np.arange(4), 2.0 ** np.arange(6, 12), [0.0, 512.0]))
+    shape: dict[str, Any] = {
+        "batch": batch, "new_tokens": new, "context": context, "heads": 16.0 + 0 * new,
+        "kv_heads": 8.0 + 0 * new, "head_dim": 64.0 + 0 * new, "v_head_dim": 64.0 + 0 * new}
+    hidden = new * (new - 1.0) / 2.0
+    pairs = new * context + new * (new + 1.0) / 2.0 + masked * hidden
+    seconds = 4.0 * batch * 16.0 * 64.0 * pairs / 1e11
+    cpu = replace(H100, kind="cpu").with_fields(peak_flop_per_s={"bf16": 2e11, "fp32": 2e11})
+    (kernel,) = kernels(make_table("attention_prefill", shape, seconds))
+    assert fit_surface(kernel, cpu).efficiency.masked == pytest.approx(masked, rel=0.3)
+
+
+@pytest.mark.parametrize(("padding", "tile"), [(0.0, 128.0), (0.4, 128.0), (1.0, 64.0)])
+def test_a_gap_in_the_measured_rows_is_bridged_by_the_padding_that_was_found(
+    padding: float, tile: float
+) -> None:
+    """What m = 129 costs follows from what 513 and 1025 cost."""
+    sizes = [1, 16, 64, 96, 97, 128, 129, 160, 192, 256, 257, 512, 513, 768, 769, 1024, 1025, 4096]
+    m, n, k = (x.ravel() for x in np.meshgrid(
+        np.array(sizes, float), 2.0 ** np.arange(9, 14), 2.0 ** np.arange(9, 14)))
+    true = replace(TRUE, tile_rows=tile, padding=padding)
+    shape = {"m": m, "n": n, "k": k}
+    seconds = roofline_latency(work_on("gemm", shape, "gpu", true), H100.peak("bf16"),
+                               H100.memory_bandwidth_bytes_per_s, H100.compute_units, true).seconds
+    (kernel,) = kernels(make_table("gemm", shape, seconds))
+    block = next(b for b in hold_out(kernel, H100, 0.05) if b.block == "m 100 to 400")
+    assert np.median(np.abs(block.fit)) < 0.02
+    assert np.median(np.abs(block.fit)) < np.median(np.abs(block.table))
 
 
 def test_enough_error_for_few_rows_is_that_of_the_largest() -> None:

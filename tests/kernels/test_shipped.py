@@ -15,6 +15,7 @@ from costsim.hardware.loader import list_hardware, load_hardware
 from costsim.kernels import store
 from costsim.kernels.build_silicon import SYSTEMS, version_key
 from costsim.kernels.efficiency import COLLECTIVES
+from costsim.kernels.packing import expanded
 from costsim.kernels.store import load_calibration, read_calibration, shipped_calibrations
 from costsim.validation.kernels import held_out_rows
 
@@ -61,7 +62,7 @@ def test_rounding_in_the_file_is_small_against_the_error_of_the_fit(name: str) -
     """Values are rounded by half a step at most: that must not become the error."""
     path = library.find(store.FOLDER, name, (".json",))
     for surface in json.loads(path.read_text(encoding="utf-8"))["surfaces"]:
-        figures = surface["about"].get("held_out")
+        figures = expanded(surface["about"]).get("held_out")
         if surface["correction"] and figures:
             kernel = (surface["operator"], surface["variant"], surface["engine"])
             assert surface["correction"]["step"] <= 2.5 * max(0.01, figures["median"]), kernel
