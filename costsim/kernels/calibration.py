@@ -189,7 +189,8 @@ class Calibration:
         if mismatch >= UNRELATED:
             return Surface(GENERIC[operator]), 1.0
         surface = self.surfaces[key]
-        if mismatch or self.widening > 1.0 or self.engine not in ("", key[2]):
+        lent = mismatch or self.widening > 1.0 or self.engine not in ("", key[2])
+        if lent and surface.layers is not None:
             # Which layers somebody tuned is not the same for another kernel, engine or device.
             surface = replace(surface, layers=None)
         return surface, self._wider(operator, surface, bool(mismatch))

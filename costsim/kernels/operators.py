@@ -76,7 +76,7 @@ def _unmasked(flop: Any, shape: Shape, share: float) -> Any:
     """Return the work of causal attention with a share of the pairs that the mask hides."""
     q = np.asarray(shape["new_tokens"], float)
     seen = work.attended_pairs(q, shape["context"], shape.get("window", 0))
-    return flop * (1.0 + share * q * (q - 1.0) / 2.0 / seen)
+    return flop * (1.0 + share * q * (q - 1.0) / 2.0 / np.maximum(seen, 1.0))
 
 
 def _with_hidden(seen: Work, whole: Work, unskipped: float) -> Work:

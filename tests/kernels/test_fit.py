@@ -183,7 +183,12 @@ def test_the_fit_finds_how_much_of_the_causal_mask_a_processor_computes(masked: 
     seconds = 4.0 * batch * 16.0 * 64.0 * pairs / 1e11
     cpu = replace(H100, kind="cpu").with_fields(peak_flop_per_s={"bf16": 2e11, "fp32": 2e11})
     (kernel,) = kernels(make_table("attention_prefill", shape, seconds))
-    assert fit_surface(kernel, cpu).efficiency.masked == pytest.approx(masked, rel=0.3)
+    found = fit_surface(kernel, cpu).efficiency
+    assert found.masked == pytest.approx(masked, rel=0.3)
+    none = {**{k: v[0] for k, v in kernel.shape.items() if isinstance(v, np.ndarray)},
+            "new_tokens": np.array([0.0, 64.0]), "context": 0.0}
+    work = work_on("attention_prefill", none, "cpu", found)
+    assert work.padded_flop[0] == 0.0 and work.padded_flop[1] > work.flop[1]
 
 
 @pytest.mark.parametrize(("padding", "tile"), [(0.0, 128.0), (0.4, 128.0), (1.0, 64.0)])
