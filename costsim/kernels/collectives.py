@@ -81,8 +81,9 @@ def across_nodes_time(
     return np.where(nodes > 1, out + ACROSS_ONCE_S + ACROSS_HOP_S * hops, 0.0)
 
 
-# Share of the scale-out link that DeepEP's messages reach: with it the low-latency kernels' times
-# over two, four and eight nodes of H100 and H200 in aiconfigurator-core are met to 2 to 12 %.
+# Share of the scale-out link that DeepEP's messages reach. It was chosen on the times of the
+# low-latency kernels over two to eight nodes of H100 and H200 in aiconfigurator-core, which it
+# meets to 2 to 12 % at the median: what a fit reaches, not a forecast.
 LEAVING_SHARE = 0.9
 
 
