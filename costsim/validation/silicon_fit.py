@@ -3,9 +3,8 @@
 Free are, per engine: the time of kernels in captured graphs over that of kernels measured one by
 one (on accelerators with and without native fp4), the time of a layer that no kernel covers (more
 with experts, and with data-parallel attention), host time per step and per running request, the
-share of communication that is hidden, how clustered the prompts of the benchmark are (and with
-data-parallel attention), and the front end's time. None is per model, per accelerator or per row.
-Runs that draft, or whose deployment is partly assumed, are not fitted on.
+share of communication that is hidden, and the front end's time. None is per model, per accelerator
+or per row. Runs that draft, or whose deployment is partly assumed, are not fitted on.
 
 A surrogate that is linear in these figures stands for the engine model while fitting.
 """
