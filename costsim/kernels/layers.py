@@ -22,8 +22,8 @@ LAYERS: dict[str, tuple[tuple[str, ...], str]] = {
     "moe": (("hidden", "width", "top_k", "experts", "moe_tp", "ep", "gated"), "tokens")}
 
 
-# Arguments of at most so many values are remembered with the rows found for them.
-REMEMBERED = 1024
+# Arguments of at most so many values are remembered with the rows found for them, of so many calls.
+REMEMBERED, MOST_CALLS = 1024, 256
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,8 @@ class Layers:
         if len(call) < len(wanted):
             return self._rows_of(wanted)
         if call not in self._found:
+            if len(self._found) >= MOST_CALLS:
+                self._found.clear()
             self._found[call] = self._rows_of(wanted)
         return self._found[call]
 
