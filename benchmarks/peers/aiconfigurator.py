@@ -33,6 +33,7 @@ from costsim.engine.presets import load_settings
 from costsim.engine.search import Found, search
 from costsim.errors import InputError
 from costsim.hardware.loader import load_hardware
+from costsim.models.architecture import is_moe
 from costsim.models.loader import load_model
 
 ENGINE = "vllm"
@@ -312,7 +313,7 @@ def compare(case: Case, loaded: dict[str, Theirs]) -> dict[str, Any]:
     if case.system not in loaded:
         loaded[case.system] = Theirs(case.system)
     model = load_model(case.model)
-    sparse = any(k.ffn is not None and k.ffn.kind == "moe" for k in model.layers)
+    sparse = is_moe(model)
     mine, other = ours(case), loaded[case.system].search(case, sparse)
     print(_line("costsim", mine))
     print(_line("aiconfigurator", other))

@@ -17,11 +17,10 @@ from costsim.engine.precision import Precision
 from costsim.engine.settings import EngineSettings
 from costsim.engine.steady_state import operating_point
 from costsim.engine.validity import allowed
-from costsim.engine.weights import is_moe
 from costsim.errors import DoesNotFitError
 from costsim.hardware.accelerator import Hardware
 from costsim.kernels.calibration import Calibration
-from costsim.models.architecture import Model
+from costsim.models.architecture import Model, is_moe
 
 # Batches tried: powers of the fourth root of two, as whole numbers.
 BATCHES = np.unique(np.round(2.0 ** (np.arange(0, 49) / 4.0))).astype(int)

@@ -15,8 +15,8 @@ from costsim.engine.memory import max_batch
 from costsim.engine.speculation import decode_steps, tokens_per_step, verify_width
 from costsim.engine.stacked import stacked_steps
 from costsim.engine.step import StepTime
-from costsim.engine.weights import is_moe
 from costsim.errors import InputError
+from costsim.models.architecture import is_moe
 from costsim.ops.tally import RESOURCES
 
 # Shares of the batch at which the decode step is computed; it is linear in between.

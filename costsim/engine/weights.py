@@ -10,7 +10,7 @@ from costsim.dtypes import bytes_per_element
 from costsim.engine.deployment import Deployment
 from costsim.engine.extras import adapter_parameters
 from costsim.engine.layout import Layout
-from costsim.models.architecture import Attention, LinearAttention, Model
+from costsim.models.architecture import Attention, LinearAttention, Model, is_moe
 from costsim.models.count import LayerParameters, expert_parameters, parameters
 
 
@@ -113,11 +113,6 @@ def drafter_parameters(model: Model) -> float:
         return float(model.mtp_parameters)
     counted = parameters(model)
     return float(counted.layers[-1].total + 2 * model.hidden_size**2)
-
-
-def is_moe(model: Model) -> bool:
-    """Return whether any layer has routed experts."""
-    return any(k.ffn is not None and k.ffn.kind == "moe" for k in model.layers)
 
 
 def _ends_bytes(deployment: Deployment) -> Any:

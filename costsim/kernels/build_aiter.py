@@ -69,8 +69,10 @@ def build(
     commit = _git(clone, "rev-parse", "HEAD").strip()[:8]
     with TemporaryDirectory() as folder:
         older = _older(clone, recipe["older"], Path(folder))
-        tables = [*read_aiter([*files, *older], hardware, commit), *published(hardware)]
-    found = [k for t in tables for k in kernels(check_on(t, hardware))]
+        tables = read_aiter([*files, *older], hardware, commit)
+    single = published(hardware)
+    found = [k for t in (*tables, *single)
+             for k in kernels(check_on(t, hardware))]
     lent = load_calibration(recipe["others_from"][system])
     surfaces: dict[Key, Surface] = {}
     for number, kernel in enumerate(found):
@@ -84,7 +86,7 @@ def build(
         "command": f"costsim calibrate --from CLONE --system {system}",
         "source": f"ROCm/aiter (MIT) @{commit}, tuned-kernel tables; older tables of "
                   + ", ".join(f"@{each['commit'][:8]}" for each in recipe["older"]),
-        "published": sorted({t.source for t in published(hardware)}),
+        "published": sorted({t.source for t in single}),
         "left_out": [" ".join(_key(k)) for k in found if _key(k) not in surfaces],
         "others_from": recipe["others_from"][system],
         "others_apart": recipe.get("others_apart", {}).get(system, 0.0)}

@@ -98,6 +98,17 @@ def leaving_time(hardware: Hardware, leaving_bytes: Any) -> Any:
     return np.asarray(leaving_bytes, float) / bandwidth
 
 
+def distinct(places: Any, choices: Any) -> Any:
+    """Return how many of some places are expected to be chosen at least once: n·(1 − (1 − 1/n)^k).
+
+    Args:
+        places: ranks or nodes that experts are spread over.
+        choices: experts of a token, drawn evenly.
+    """
+    n = np.maximum(np.asarray(places, float), 1.0)
+    return n * (1.0 - (1.0 - 1.0 / n) ** choices)
+
+
 def point_to_point_time(
     hardware: Hardware, message_bytes: Any, across_nodes: Any = False, efficiency: Any = 0.8
 ) -> Any:

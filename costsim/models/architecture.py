@@ -225,3 +225,8 @@ class Model:
     source: str = ""
     released: str = ""
     family: str = ""
+
+
+def is_moe(model: Model) -> bool:
+    """Return whether any layer has routed experts."""
+    return any(k.ffn is not None and k.ffn.kind == "moe" for k in model.layers)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Literal
 
 from costsim.errors import InputError
-from costsim.models.architecture import Attention, FeedForward, Layers, Model
+from costsim.models.architecture import Attention, FeedForward, Layers, Model, is_moe
 from costsim.models.count import active_parameters, total_parameters
 
 Keep = Literal["active", "total"]
@@ -34,7 +34,7 @@ def _replace_ffn(
     base: Model, change: Callable[[FeedForward], FeedForward], name: str, what: str
 ) -> Model:
     """Return the model with its MoE FFNs changed, or all FFNs where it has no MoE."""
-    moe = any(each.ffn is not None and each.ffn.kind == "moe" for each in base.layers)
+    moe = is_moe(base)
     layers: list[Layers] = []
     for each in base.layers:
         wanted = each.ffn is not None and (not moe or each.ffn.kind == "moe")
@@ -126,7 +126,7 @@ def finer_experts(base: Model, granularity: int, name: str = "") -> Model:
     """
     if granularity < 1:
         raise InputError(f"finer_experts: granularity = {granularity}; must be >= 1")
-    if not any(each.ffn is not None and each.ffn.kind == "moe" for each in base.layers):
+    if not is_moe(base):
         raise InputError(f"{base.name}: has no experts to cut finer")
 
     def change(ffn: FeedForward) -> FeedForward:

@@ -10,8 +10,8 @@ import numpy as np
 
 from costsim.dtypes import bytes_per_element
 from costsim.kernels.calibration import LOW_LATENCY, NORMAL
+from costsim.kernels.collectives import distinct
 from costsim.kernels.operators import variant
-from costsim.kernels.readers.exchange import distinct
 from costsim.models.architecture import FeedForward
 from costsim.ops.queue import Queue
 from costsim.ops.routing import expert_load

@@ -7,8 +7,8 @@ import re
 import shlex
 
 from costsim.engine.deployment import Deployment
-from costsim.engine.weights import is_moe
 from costsim.errors import unknown_name
+from costsim.models.architecture import is_moe
 from costsim.planning.plan_points import Candidate
 
 ENGINES = ("vllm", "sglang", "tensorrt_llm")

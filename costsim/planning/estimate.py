@@ -23,7 +23,7 @@ from costsim.engine.validity import check_layout
 from costsim.errors import InputError
 from costsim.hardware.accelerator import Hardware
 from costsim.hardware.loader import load_hardware
-from costsim.models.architecture import Model
+from costsim.models.architecture import Model, is_moe
 from costsim.models.loader import load_model
 from costsim.models.multimodal import Images
 from costsim.planning.fields import with_changes
@@ -194,7 +194,7 @@ def smallest_layout(deployment: Deployment, batch: int = 1, context: float = 0) 
 
     domain = int(np.max(deployment.hardware.scale_up.domain_size))
     last = deployment
-    has_experts = any(e.ffn and e.ffn.kind == "moe" for e in deployment.model.layers)
+    has_experts = is_moe(deployment.model)
     for count in (1, 2, 4, 8, 16, 32, 64):
         tp = min(count, 2 ** int(math.log2(max(domain, 1))))
         while tp >= 1:

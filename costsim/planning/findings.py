@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from costsim.engine.weights import is_moe
+from costsim.models.architecture import is_moe
 from costsim.units import format_quantity
 
 if TYPE_CHECKING:

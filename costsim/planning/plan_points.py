@@ -12,10 +12,9 @@ from costsim.engine.deployment import Deployment
 from costsim.engine.search import Found, search
 from costsim.engine.settings import EngineSettings
 from costsim.engine.steady_state import operating_point
-from costsim.engine.weights import is_moe
 from costsim.errors import DoesNotFitError
 from costsim.hardware.accelerator import Hardware
-from costsim.models.architecture import Model
+from costsim.models.architecture import Model, is_moe
 from costsim.planning.cached import cached_time_share
 from costsim.planning.targets import Target
 

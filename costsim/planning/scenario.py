@@ -13,7 +13,7 @@ from costsim.engine.precision import Precision
 from costsim.errors import InputError, unknown_name
 from costsim.hardware.accelerator import Hardware
 from costsim.hardware.loader import load_hardware
-from costsim.models.architecture import Model
+from costsim.models.architecture import Model, is_moe
 from costsim.models.loader import load_model
 from costsim.models.variants import dense_of_equal, moe_variant
 from costsim.planning.targets import Target
@@ -222,7 +222,7 @@ def _variant(row: Any, base: Model, where: str) -> Model:
 
 
 def _group(model: Model) -> str:
-    return "moe" if any(x.ffn and x.ffn.kind == "moe" for x in model.layers) else "dense"
+    return "moe" if is_moe(model) else "dense"
 
 
 def _precision(row: Any, model: Model) -> Precision:

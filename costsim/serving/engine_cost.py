@@ -14,8 +14,8 @@ from costsim.engine.deployment import Deployment
 from costsim.engine.memory import memory_budget
 from costsim.engine.speculation import tokens_per_step, verify_width
 from costsim.engine.step import step_time
-from costsim.engine.weights import is_moe
 from costsim.errors import DoesNotFitError
+from costsim.models.architecture import is_moe
 from costsim.serving.expert_ranks import ExpertRanks
 from costsim.serving.pool import ReplicaSpec
 from costsim.serving.scheduler import Scheduler

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from costsim.engine.passes import Pass
+from costsim.kernels.collectives import distinct
 from costsim.models.architecture import FeedForward
 from costsim.ops.shape import Tokens
 from costsim.ops.tally import Tally
@@ -60,13 +61,12 @@ def node_share(ffn: FeedForward, on: Pass) -> Any:
     """Return the messages between nodes over those to every chosen expert's rank.
 
     A token goes to each node once and is passed on inside it (DeepSeek-V3, arXiv:2412.19437,
-    section 3.2.2); node-limited routing bounds the nodes, else k choices fall on
-    n·(1 − (1 − 1/n)^k) of n nodes.
+    section 3.2.2); node-limited routing bounds the nodes.
     """
     ranks = on.expert_ranks
     domain = np.asarray(on.machine.hardware.scale_up.domain_size, float)
     nodes = np.maximum(np.asarray(ranks.stage, float) / domain, 1.0)
-    reached = nodes * (1.0 - (1.0 - 1.0 / nodes) ** ffn.top_k)
+    reached = distinct(nodes, ffn.top_k)
     if ffn.top_groups:
         reached = np.minimum(reached, ffn.top_groups)
     copies = np.minimum(ffn.top_k, np.asarray(ranks.ep, float))

@@ -38,11 +38,12 @@ def validate_modules(
 
 
 def _errors(m: Modules, calibration: Calibration, hardware: Hardware) -> KernelErrors:
-    inner = calibration.for_engine(m.engine).latency(m.operator, hardware, **shape_of(m))
+    view = calibration.for_engine(m.engine)
+    inner = view.latency(m.operator, hardware, **shape_of(m))
     around = around_s(m, calibration, hardware)
     total = around + inner.seconds
     share = inner.seconds / total
-    gemm = calibration.for_engine(m.engine).latency(
+    gemm = view.latency(
         "gemm", hardware, m=1.0, n=1.0, k=1.0, dtype=m.weights, activation=m.activations)
     error = np.hypot(share * inner.log_error, (1.0 - share) * gemm.log_error)
     family, phase = m.operator.split("_")

@@ -21,6 +21,7 @@ from costsim.engine.presets import load_settings
 from costsim.errors import InputError
 from costsim.hardware.loader import load_hardware
 from costsim.loading import read_toml
+from costsim.models.architecture import is_moe
 from costsim.models.loader import load_model
 from costsim.planning.estimate import make_deployment
 from costsim.planning.precision import precision_from
@@ -192,7 +193,7 @@ def _explanation(source: Source) -> str:
 def classes_of(source: Source, run: Run) -> dict[str, str]:
     """Return the classes of a run."""
     model = load_model(source.model)
-    sparse = any(k.ffn is not None and k.ffn.kind == "moe" for k in model.layers)
+    sparse = is_moe(model)
     offered = "all at once" if math.isinf(run.request_rate) else "at a rate"
     return {"engine": f"{source.engine} {source.version}".strip(), "hardware": source.hardware,
             "load": "limit in flight" if run.concurrency is not None else offered,

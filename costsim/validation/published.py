@@ -11,6 +11,7 @@ from costsim.errors import InputError
 from costsim.hardware.loader import load_hardware
 from costsim.kernels.store import load_calibration
 from costsim.loading import read_toml
+from costsim.models.architecture import is_moe
 from costsim.models.count import active_parameters
 from costsim.models.loader import load_model
 from costsim.validation.comparison import Aim, ComparedPoint, Comparison, by_class, summarise
@@ -77,7 +78,7 @@ def _compared(point: PublishedPoint, found: Predicted) -> ComparedPoint:
 def classes_of(point: PublishedPoint) -> dict[str, str]:
     """Return the classes of a point."""
     model = load_model(point.model)
-    sparse = any(k.ffn is not None and k.ffn.kind == "moe" for k in model.layers)
+    sparse = is_moe(model)
     billions = active_parameters(model) / 1e9
     size = "to 10B active" if billions <= 10 else "above 10B active"
     return {"hardware": point.hardware, "model class": f"{'MoE' if sparse else 'dense'}, {size}",

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from costsim.errors import InputError
 from costsim.hardware.loader import load_hardware
+from costsim.kernels.collectives import distinct
 from costsim.kernels.readers import silicon
-from costsim.kernels.readers.exchange import distinct
 from costsim.kernels.readers.llmservingsim import read_llmservingsim
 from costsim.kernels.readers.vidur import read_vidur_all_reduce, read_vidur_mlp
 from costsim.kernels.sources import read_source

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from costsim.kernels.collectives import distinct
+
 Columns = dict[str, Any]
 Found = Iterator[tuple[str, dict[str, Any], Any]]
 
@@ -21,17 +23,6 @@ _DISPATCHED_BYTES, _RETURNED_BYTES = 1.0, 2.0
 # Streaming multiprocessors that DeepEP's normal kernels are given by default.
 DEFAULT_UNITS = 20
 _BYTES = {"bfloat16": 2.0, "fp8": 1.0, "nvfp4": 0.5625}
-
-
-def distinct(places: Any, choices: Any) -> Any:
-    """Return how many of some places are expected to be chosen at least once: n·(1 − (1 − 1/n)^k).
-
-    Args:
-        places: ranks or nodes that experts are spread over.
-        choices: experts of a token, drawn evenly.
-    """
-    n = np.maximum(np.asarray(places, float), 1.0)
-    return n * (1.0 - (1.0 - 1.0 / n) ** choices)
 
 
 def _ranks(c: Columns) -> Any:
